@@ -1,0 +1,48 @@
+# The one entry point; CI calls the same targets. Every target prepares what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+SEEDS ?= 2000
+FIRST ?= 0
+
+.PHONY: setup demo test lint types imports unit slow simulate bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Kanglian needs Python 3.11 or newer, this is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+demo: setup
+	$(BIN)/python -m bench.demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+types: setup
+	$(BIN)/basedpyright
+
+imports: setup
+	$(BIN)/lint-imports
+
+unit: setup
+	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors tests/fuzz
+
+slow: setup
+	$(BIN)/pytest -q tests/simulation tests/integration tests/e2e
+
+simulate: setup
+	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --first $(FIRST)
+
+bench: setup
+	$(BIN)/kanglian bench quick
+
+test: lint types imports unit slow
+
+clean:
+	rm -rf $(VENV) demo-network
