@@ -9,6 +9,7 @@ Source: BIP 13/16 (the idea of P2SH), BIP 350 (text), requirement K1.2a.
 """
 
 from enum import IntEnum, unique
+from functools import lru_cache
 from typing import Annotated
 
 from msgspec import Meta
@@ -84,6 +85,19 @@ def parse_script(data: bytes) -> RedeemScript:
 def address_of(script: bytes, suite: CryptoSuite) -> Address:
     """The 32-byte address of a redeem script's canonical bytes."""
     return Address(suite.digest(ADDRESS_TAG + script))
+
+
+# Bound: scripts of at most 1 KiB, 8 MB in all; more signers than are active within a minute.
+_CACHED_SCRIPTS = 8_192
+
+
+@lru_cache(maxsize=_CACHED_SCRIPTS)
+def resolve_script(script: bytes, suite: CryptoSuite) -> tuple[RedeemScript, Address]:
+    """The parsed script and its address; remembered, because few signers sign most transactions.
+
+    Raises: Rejected(BAD_SCRIPT | MALFORMED | NON_CANONICAL | TOO_LARGE).
+    """
+    return parse_script(script), address_of(script, suite)
 
 
 def encode_text(kind: AddressKind, address: bytes) -> str:

@@ -29,6 +29,10 @@ class Record(
     """Base of every value that is signed, hashed, stored or sent: a positional array."""
 
 
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of values that people read and write as JSON objects with named members."""
+
+
 class Schema(Generic[T]):
     """The strict decoder of one type, made once and used for every value of that type."""
 

@@ -1,0 +1,170 @@
+"""What a contract is: named methods over typed arguments, and the little world they may see.
+
+A contract belongs to a module and runs in one namespace (module, broadcast level). It reads and
+writes its own maps and logs, reads the common system contract, emits events, returns a record or
+refuses with a stable error name. It sees no clock, no randomness, no disk.
+The contract language and its VM will produce these same objects; the interface stays.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from ledger import limits
+from ledger.codec import Record, Schema, encode
+from ledger.crypto.suite import CryptoSuite
+from ledger.errors import KanglianError, Reason, Rejected, invariant
+from ledger.ids import Address, TransactionId
+from ledger.receipts import Event
+from ledger.state import Log, Map, Overlay, namespace_prefix
+
+V = TypeVar("V")
+
+SYSTEM_MODULE = "system"
+ACCOUNTS_CONTRACT = "accounts"
+
+
+class Revert(KanglianError):
+    """A contract refuses; the operation leaves nothing behind but its receipt."""
+
+    def __init__(self, error: str) -> None:
+        self.error = error
+        super().__init__(error)
+
+
+class Account(Record, frozen=True):
+    """An account of the allow-list: its organisation, its role, its current redeem script."""
+
+    organisation: str
+    role: str
+    script: bytes
+
+
+ACCOUNT = Schema(Account, max_bytes=1_024)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockContext:
+    """The block an operation runs in; `time` is its proposer-based timestamp in ms."""
+
+    height: int
+    time: int
+
+
+class Context:
+    """The world of one operation or one read."""
+
+    __slots__ = (
+        "_overlay",
+        "_prefix",
+        "account",
+        "block",
+        "contract",
+        "events",
+        "identity",
+        "level",
+        "operation_id",
+        "suite",
+    )
+
+    def __init__(
+        self,
+        *,
+        overlay: Overlay,
+        suite: CryptoSuite,
+        module: str,
+        level: int,
+        contract: str,
+        block: BlockContext,
+        account: Address,
+        identity: Account | None,
+        operation_id: TransactionId,
+    ) -> None:
+        self._overlay = overlay
+        self._prefix = namespace_prefix(module, level) + contract.encode() + b"\0"
+        self.suite = suite
+        self.level = level
+        self.contract = contract
+        self.block = block
+        self.account = account
+        self.identity = identity
+        self.operation_id = operation_id
+        self.events: list[Event] = []
+
+    @property
+    def organisation(self) -> str:
+        """The organisation of the calling account.
+
+        Raises: Revert("NO_ORGANISATION") in a read without an account.
+        """
+        if self.identity is None:
+            raise Revert("NO_ORGANISATION")
+        return self.identity.organisation
+
+    def map(self, name: str, schema: Schema[V]) -> Map[V]:
+        """A map of this contract in this namespace."""
+        return Map(self._overlay, self._prefix + name.encode() + b"\0", schema)
+
+    def log(self, name: str, schema: Schema[V]) -> Log[V]:
+        """A log of this contract in this namespace."""
+        return Log(self._overlay, self._prefix + name.encode() + b"\0", schema)
+
+    def emit(self, name: str, event: Record) -> None:
+        """Announce an event; it stands in the receipt and dies with a refusal."""
+        data = encode(event)
+        invariant(len(data) <= limits.EVENT_BYTES, f"event {name} is too large")
+        invariant(len(self.events) < limits.EVENTS_PER_OPERATION, "too many events")
+        self.events.append(Event(self.contract, name, data))
+
+    def require(self, condition: object, error: str) -> None:
+        """Refuse with a stable error name unless the condition holds."""
+        if not condition:
+            raise Revert(error)
+
+    def refuse(self, error: str) -> NoReturn:
+        """Refuse with a stable error name."""
+        raise Revert(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method: the record of its arguments, the record it answers, whether it may write."""
+
+    summary: str
+    arguments: type[Record]
+    result: type[Record]
+    run: Callable[[Context, Any], Record]
+    writes: bool
+    schema: Schema[Any]
+
+
+def method(
+    summary: str,
+    arguments: type[Record],
+    result: type[Record],
+    run: Callable[[Context, Any], Record],
+    *,
+    writes: bool,
+) -> Method:
+    """Declare a method; its arguments are decoded strictly before it runs."""
+    schema: Schema[Any] = Schema(arguments, max_bytes=limits.TRANSACTION_BYTES)
+    return Method(summary, arguments, result, run, writes, schema)
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """A named set of methods."""
+
+    name: str
+    methods: Mapping[str, Method]
+
+
+def find_contract(contracts: Mapping[str, Contract], name: str) -> Contract:
+    """A contract by name.
+
+    Raises: Rejected(BAD_GENESIS) when genesis names a contract that this version does not have.
+    """
+    contract = contracts.get(name)
+    if contract is None:
+        raise Rejected(Reason.BAD_GENESIS, "unknown contract", contract=name)
+    return contract

@@ -1,0 +1,38 @@
+"""The store port in memory, for tests and simulation."""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
+
+from ledger.store.port import Write
+
+
+class MemoryStore:
+    """An ordered map; "durable" as long as the object lives."""
+
+    def __init__(self) -> None:
+        self._values: dict[bytes, bytes] = {}
+        self._keys: list[bytes] = []
+
+    def get(self, key: bytes, /) -> bytes | None:
+        """The value of a key."""
+        return self._values.get(key)
+
+    def write(self, writes: Sequence[Write], /) -> None:
+        """Apply all writes at once."""
+        for key, value in writes:
+            if value is None:
+                if self._values.pop(key, None) is not None:
+                    del self._keys[bisect_left(self._keys, key)]
+            else:
+                if key not in self._values:
+                    insort(self._keys, key)
+                self._values[key] = value
+
+    def scan(self, start: bytes, stop: bytes, /, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs with start <= key < stop."""
+        keys = self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, stop)]
+        for key in reversed(keys) if reverse else keys:
+            yield key, self._values[key]
+
+    def close(self) -> None:
+        """Nothing to release."""

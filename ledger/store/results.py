@@ -1,0 +1,172 @@
+"""The state store: world state and what execution found out, one synced write per block.
+
+Keys: `m` map values, `c` log counts, `l` log entries by first position of their block, `k` log
+positions by key, `r` receipts by height, `i` where an operation stands, `y` nodes of the history
+log, `t` tip. The tip is inside the same write, so a block is executed wholly or not at all.
+"""
+
+from collections.abc import Sequence
+
+from ledger import limits
+from ledger.codec import Record, Schema, encode
+from ledger.errors import InvariantError, invariant
+from ledger.ids import Hash, TransactionId
+from ledger.state import LogEntry, LogWrite, WriteSet
+from ledger.store.port import KeyValueStore, Write
+
+_TIP = b"t"
+_FIRST = bytes(8)
+_LAST = b"\xff" * 8
+# One block's appends to one log, or its receipts: bounded by the block, four times over for codec.
+_RESULT_BYTES = 4 * limits.BLOCK_BYTES
+
+
+class StateTip(Record, frozen=True):
+    """What the next header and `getinfo` need of the newest executed block."""
+
+    height: int
+    block_hash: bytes
+    time: int
+    state_root: bytes
+    receipts_root: bytes
+    history_peaks: tuple[bytes, ...]
+    must_follow: bool
+    transactions: int
+    operations: int
+
+
+class Locator(Record, frozen=True):
+    """Where an operation stands: block, batch in it, transaction in that, operation, receipt."""
+
+    height: int
+    batch: int
+    transaction: int
+    operation: int
+    receipt: int
+
+
+class NamespaceResult(Record, frozen=True):
+    """The encoded receipts of one namespace of a block, in execution order."""
+
+    module: str
+    level: int
+    receipts: tuple[bytes, ...]
+
+
+class HistoryNode(Record, frozen=True):
+    """A complete subtree of the history log."""
+
+    level: int
+    index: int
+    hash: bytes
+
+
+_STATE_TIP = Schema(StateTip, max_bytes=8 * limits.KIB)
+_LOCATOR = Schema(Locator, max_bytes=64)
+_RESULTS = Schema(tuple[NamespaceResult, ...], max_bytes=_RESULT_BYTES)
+_LOG_WRITE = Schema(LogWrite, max_bytes=_RESULT_BYTES)
+
+
+class StateStore:
+    """Committed state; implements `ledger.state.StateReader`."""
+
+    def __init__(self, store: KeyValueStore) -> None:
+        self._store = store
+        data = store.get(_TIP)
+        self.tip = None if data is None else _STATE_TIP.decode(data)
+
+    def get(self, key: bytes, /) -> bytes | None:
+        """The value of a map key."""
+        return self._store.get(b"m" + key)
+
+    def log_count(self, log: bytes, /) -> int:
+        """How many entries a log has."""
+        data = self._store.get(b"c" + log)
+        return 0 if data is None else int.from_bytes(data, "big")
+
+    def log_entry(self, log: bytes, sequence: int, /) -> LogEntry | None:
+        """The entry at a position: found in the newest block's appends that begin at or before."""
+        if not 0 <= sequence < self.log_count(log):
+            return None
+        prefix = b"l" + log
+        stop = prefix + (sequence + 1).to_bytes(8, "big")
+        for _, data in self._store.scan(prefix + _FIRST, stop, reverse=True):
+            write = _LOG_WRITE.decode(data)
+            return write.entries[sequence - write.first_sequence]
+        raise InvariantError(f"log entry {sequence} is counted but missing")
+
+    def log_find(self, log: bytes, key: bytes, after: int, limit: int, /) -> list[int]:
+        """Ascending positions above `after` of entries with this key."""
+        prefix = b"k" + log + key
+        found: list[int] = []
+        start = prefix + (after + 1).to_bytes(8, "big")
+        for position, _ in self._store.scan(start, prefix + _LAST, reverse=False):
+            if len(found) == limit:
+                break
+            if len(position) == len(prefix) + 8:
+                found.append(int.from_bytes(position[-8:], "big"))
+        return found
+
+    def locate(self, operation_id: bytes) -> Locator | None:
+        """Where an operation or transaction id stands."""
+        data = self._store.get(b"i" + operation_id)
+        return None if data is None else _LOCATOR.decode(data)
+
+    def receipts(self, height: int) -> tuple[NamespaceResult, ...]:
+        """All receipts of an executed block, namespaces ascending."""
+        data = self._store.get(b"r" + height.to_bytes(8, "big"))
+        return () if data is None else _RESULTS.decode(data)
+
+    def history_node(self, level: int, index: int) -> Hash:
+        """The hash of a complete subtree of the history log.
+
+        Raises: InvariantError when it is missing.
+        """
+        data = self._store.get(_history_key(level, index))
+        if data is None:
+            raise InvariantError(f"history node {level}/{index} is missing")
+        return Hash(data)
+
+    def commit(
+        self,
+        tip: StateTip,
+        writes: WriteSet,
+        results: tuple[NamespaceResult, ...],
+        located: Sequence[tuple[TransactionId, Locator]],
+        history: Sequence[HistoryNode],
+    ) -> None:
+        """Make one executed block durable, all or nothing. Heights have no gaps."""
+        expected = 0 if self.tip is None else self.tip.height + 1
+        invariant(tip.height == expected, f"state {tip.height} does not follow {expected - 1}")
+        batch: list[Write] = [(b"m" + key, value) for key, value in writes.maps]
+        for write in writes.logs:
+            batch.extend(_log_writes(write))
+        batch += [(b"i" + operation_id, encode(locator)) for operation_id, locator in located]
+        batch += [(_history_key(node.level, node.index), node.hash) for node in history]
+        if results:
+            batch.append((b"r" + tip.height.to_bytes(8, "big"), encode(results)))
+        batch.append((_TIP, encode(tip)))
+        self._store.write(batch)
+        self.tip = tip
+
+    def close(self) -> None:
+        """Release the store."""
+        self._store.close()
+
+
+def _history_key(level: int, index: int) -> bytes:
+    return b"y" + bytes([level]) + index.to_bytes(8, "big")
+
+
+def _log_writes(write: LogWrite) -> list[Write]:
+    first, log = write.first_sequence, write.log
+    count = first + len(write.entries)
+    writes: list[Write] = [
+        (b"c" + log, count.to_bytes(8, "big")),
+        (b"l" + log + first.to_bytes(8, "big"), encode(write)),
+    ]
+    writes += [
+        (b"k" + log + entry.key + (first + index).to_bytes(8, "big"), b"")
+        for index, entry in enumerate(write.entries)
+    ]
+    return writes
