@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ledger import limits
 from ledger.codec import Record, Schema, encode
 from ledger.errors import InvariantError, invariant
+from ledger.history import Frontier, Node
 from ledger.ids import Hash, TransactionId
 from ledger.state import LogEntry, LogWrite, WriteSet
 from ledger.store.port import KeyValueStore, Write
@@ -19,6 +20,8 @@ _FIRST = bytes(8)
 _LAST = b"\xff" * 8
 # One block's appends to one log, or its receipts: bounded by the block, four times over for codec.
 _RESULT_BYTES = 4 * limits.BLOCK_BYTES
+# Accounts above all: who signs often is looked up for every transaction. About 4 MB.
+_CACHED_VALUES = 16_384
 
 
 class StateTip(Record, frozen=True):
@@ -29,7 +32,7 @@ class StateTip(Record, frozen=True):
     time: int
     state_root: bytes
     receipts_root: bytes
-    history_peaks: tuple[bytes, ...]
+    history: Frontier
     must_follow: bool
     transactions: int
     operations: int
@@ -53,14 +56,6 @@ class NamespaceResult(Record, frozen=True):
     receipts: tuple[bytes, ...]
 
 
-class HistoryNode(Record, frozen=True):
-    """A complete subtree of the history log."""
-
-    level: int
-    index: int
-    hash: bytes
-
-
 _STATE_TIP = Schema(StateTip, max_bytes=8 * limits.KIB)
 _LOCATOR = Schema(Locator, max_bytes=64)
 _RESULTS = Schema(tuple[NamespaceResult, ...], max_bytes=_RESULT_BYTES)
@@ -72,12 +67,20 @@ class StateStore:
 
     def __init__(self, store: KeyValueStore) -> None:
         self._store = store
+        self._cache: dict[bytes, bytes | None] = {}
         data = store.get(_TIP)
         self.tip = None if data is None else _STATE_TIP.decode(data)
 
     def get(self, key: bytes, /) -> bytes | None:
-        """The value of a map key."""
-        return self._store.get(b"m" + key)
+        """The value of a map key; the most used ones are held in memory."""
+        try:
+            return self._cache[key]
+        except KeyError:
+            value = self._store.get(b"m" + key)
+        if len(self._cache) >= _CACHED_VALUES:
+            del self._cache[next(iter(self._cache))]
+        self._cache[key] = value
+        return value
 
     def log_count(self, log: bytes, /) -> int:
         """How many entries a log has."""
@@ -133,7 +136,7 @@ class StateStore:
         writes: WriteSet,
         results: tuple[NamespaceResult, ...],
         located: Sequence[tuple[TransactionId, Locator]],
-        history: Sequence[HistoryNode],
+        history: Sequence[Node],
     ) -> None:
         """Make one executed block durable, all or nothing. Heights have no gaps."""
         expected = 0 if self.tip is None else self.tip.height + 1
@@ -147,6 +150,9 @@ class StateStore:
             batch.append((b"r" + tip.height.to_bytes(8, "big"), encode(results)))
         batch.append((_TIP, encode(tip)))
         self._store.write(batch)
+        for key, value in writes.maps:
+            if key in self._cache:
+                self._cache[key] = value
         self.tip = tip
 
     def close(self) -> None:

@@ -1,0 +1,401 @@
+"""Proof of registration: shows offline that an operation was decided and that it succeeded.
+
+What it decides: whether a proof leads from a transaction to two certified headers of the chain that
+a genesis names. Inclusion in block h alone is not success: the OK receipt stands under header
+h + 1, so both headers are needed. What it never does: ask a node or a clock.
+No member of the document is taken on trust: each is recomputed into a certified hash, and what
+follows from others (height, roots, ids, namespace) is not in the document at all.
+
+    transaction -> its namespace in its batch -> batches root of header h <- certificate
+    receipt -> receipts of its namespace -> receipts root of header h + 1 <- certificate
+
+Source: docs/format.md section 11; architecture section 3.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from ledger import limits
+from ledger.batch import Batch
+from ledger.block import (
+    HEADER,
+    NAMESPACE_BATCH_TAG,
+    NAMESPACE_RECEIPTS_TAG,
+    NAMESPACE_TAG,
+    Header,
+    NamespaceBatch,
+    NamespaceReceipts,
+    NamespaceShare,
+    block_hash,
+    namespace_batches,
+    namespace_shares,
+)
+from ledger.codec import Document, Schema, encode
+from ledger.data_index import (
+    DATA_INDEX_CONTRACT,
+    Hex32,
+    Registration,
+    Supersession,
+    canonical_json,
+    parse_canonical_json,
+)
+from ledger.errors import InvariantError, Reason, Rejected, invariant
+from ledger.genesis import Genesis, chain_of, genesis_validators
+from ledger.ids import (
+    Address,
+    BroadcastLevel,
+    GenesisHash,
+    Height,
+    ModuleName,
+    TimestampMs,
+    TransactionId,
+)
+from ledger.merkle import (
+    LEAF,
+    head_from_path,
+    inclusion_path,
+    root_from_path,
+    root_of_entries,
+    sized_root,
+)
+from ledger.receipts import RECEIPT, RECEIPT_TAG, Status
+from ledger.transaction import (
+    Call,
+    Chain,
+    Transaction,
+    operation_ids,
+    parse_transaction,
+    verify_signatures,
+)
+from ledger.validators import ValidatorSet
+from ledger.votes import CERTIFICATE, verify_certificate
+
+PROOF_FORMAT = "kanglian-proof/1"
+PROOF_BYTES = 2 * limits.MIB
+"""Twice (hexadecimal) an envelope, two headers and certificates, a receipt; 20 KiB of paths."""
+
+JSON_INT_MAX = 2**53 - 1
+"""Integers of a document stay exact in every JSON reader (RFC 8259 section 6)."""
+
+# Possessive `++`: a megabyte of digits is matched without a stack of ways back.
+Hex = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{2})++\Z")]
+JsonCount = Annotated[int, Meta(ge=0, le=JSON_INT_MAX)]
+Namespace = tuple[str, int]
+
+_REGISTRATION = Schema(Registration, max_bytes=limits.TRANSACTION_BYTES)
+_SUPERSESSION = Schema(Supersession, max_bytes=limits.TRANSACTION_BYTES)
+
+
+class Position(Document, frozen=True):
+    """Where an entry stands in a Merkle tree: index of count, and the siblings from it upwards."""
+
+    index: JsonCount
+    count: JsonCount
+    path: Annotated[tuple[Hex32, ...], Meta(max_length=limits.PROOF_PATH)]
+
+    def hashes(self) -> tuple[bytes, ...]:
+        """The path as bytes."""
+        return tuple(bytes.fromhex(item) for item in self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a verified proof says. `anchor` is the genesis hash the trust comes from, in hex."""
+
+    transaction: TransactionId
+    operation: TransactionId
+    account: Address
+    module: ModuleName
+    level: BroadcastLevel
+    contract: str
+    method: str
+    height: Height
+    time_ms: TimestampMs
+    anchor: str
+    registration: Registration | None
+
+
+class RegistrationProof(Document, frozen=True):
+    """The document; bytes are lower-case hexadecimal.
+
+    `transaction` is the whole wire, so it holds every operation of an envelope; `operation` says
+    which is meant (0 in a plain transaction). `namespace_transactions` is the count that the
+    namespace's entry in header h holds beside its root. `next_header` is the header of h + 1.
+    """
+
+    format: Literal["kanglian-proof/1"]
+    transaction: Hex
+    operation: Annotated[int, Meta(ge=0, lt=limits.ENVELOPE_OPERATIONS)]
+    transaction_position: Position
+    batch: Hex32
+    batch_position: Position
+    namespace_transactions: JsonCount
+    namespace_position: Position
+    header: Hex
+    certificate: Hex
+    receipt: Hex
+    receipt_position: Position
+    receipts_position: Position
+    next_header: Hex
+    next_certificate: Hex
+
+    @classmethod
+    def build(
+        cls,
+        chain: Chain,
+        batches: Sequence[Batch],
+        transaction_id: TransactionId,
+        operation: int,
+        header: bytes,
+        certificate: bytes,
+        receipts: Mapping[Namespace, Sequence[bytes]],
+        next_header: bytes,
+        next_certificate: bytes,
+    ) -> "RegistrationProof":
+        """The proof of one operation of block h, from what a node keeps of h and h + 1.
+
+        `batches` stand in block order; `receipts` holds, for every namespace of the block, the
+        receipts in execution order (batches, their transactions, their operations). The result is
+        not verified: a proof of a failed operation is built as well, and says so when verified.
+        Raises: Rejected(BAD_PROOF) for an operation the transaction does not have;
+            InvariantError when the pieces do not belong together.  Cost: hashes of the block.
+        """
+        found = _find(batches, transaction_id)
+        ids = operation_ids(found.transaction, chain.suite)
+        if not 0 <= operation < len(ids):
+            raise Rejected(Reason.BAD_PROOF, "no such operation", operation=operation)
+        shares = namespace_batches(batches)
+        share_entries = [
+            NAMESPACE_TAG + encode(share) for share in namespace_shares(shares, chain.suite)
+        ]
+        batch_entries = [NAMESPACE_BATCH_TAG + encode(item) for item in shares[found.namespace]]
+        namespace_receipts = receipts.get(found.namespace, ())
+        receipt_index = found.first_receipt + operation
+        invariant(receipt_index < len(namespace_receipts), "a receipt is missing")
+        receipt = namespace_receipts[receipt_index]
+        invariant(RECEIPT.decode(receipt).id == ids[operation], "receipts in another order")
+        receipts_entries = _receipts_entries(receipts, chain)
+        return cls(
+            format=PROOF_FORMAT,
+            transaction=found.transaction.wire.hex(),
+            operation=operation,
+            transaction_position=_position(chain, found.leaves, found.leaf_index),
+            batch=found.batch.digest.hex(),
+            batch_position=_entry_position(chain, batch_entries, found.batch_index),
+            namespace_transactions=sum(item.count for item in shares[found.namespace]),
+            namespace_position=_entry_position(
+                chain, share_entries, list(shares).index(found.namespace)
+            ),
+            header=header.hex(),
+            certificate=certificate.hex(),
+            receipt=receipt.hex(),
+            receipt_position=_entry_position(
+                chain, [RECEIPT_TAG + item for item in namespace_receipts], receipt_index
+            ),
+            receipts_position=_entry_position(
+                chain, receipts_entries, sorted(receipts).index(found.namespace)
+            ),
+            next_header=next_header.hex(),
+            next_certificate=next_certificate.hex(),
+        )
+
+    def to_json(self) -> bytes:
+        """The canonical JSON form, without a final newline."""
+        return canonical_json(self)
+
+
+def parse_proof(data: bytes) -> RegistrationProof:
+    """The proof of canonical JSON; one newline may follow it. Nothing is verified yet.
+
+    Raises: Rejected(TOO_LARGE | BAD_PROOF).
+    """
+    return parse_canonical_json(
+        data, RegistrationProof, max_bytes=PROOF_BYTES, reason=Reason.BAD_PROOF
+    )
+
+
+def verify_registration(proof: RegistrationProof, genesis: Genesis) -> Verdict:
+    """Check a proof against the chain that `genesis` names, from nothing else.
+
+    Raises: Rejected with the reason of the first broken step; NOT_SUCCESSFUL, with the status, when
+        everything holds but the operation failed.  Cost: one V per signature of the transaction and
+        of both certificates.
+    """
+    chain = chain_of(genesis)
+    validators = genesis_validators(genesis)
+    transaction = parse_transaction(bytes.fromhex(proof.transaction), chain)
+    verify_signatures(transaction, chain.suite)
+    if proof.operation >= len(transaction.operations):
+        raise Rejected(Reason.BAD_PROOF, "no such operation", operation=proof.operation)
+    operation = operation_ids(transaction, chain.suite)[proof.operation]
+    call = transaction.operations[proof.operation]
+    header = _certified_header(proof.header, proof.certificate, validators, chain)
+    following = _certified_header(proof.next_header, proof.next_certificate, validators, chain)
+    if following.previous_hash != block_hash(bytes.fromhex(proof.header), chain.suite):
+        raise Rejected(Reason.BAD_PROOF, "the headers do not follow one another")
+    if following.height != header.height + 1:
+        raise Rejected(Reason.BAD_PROOF, "the heights do not follow one another")
+    if _batches_root(proof, transaction, chain) != header.batches_root:
+        raise Rejected(Reason.BAD_PROOF, "the transaction is not in the block")
+    if _receipts_root(proof, transaction, chain) != following.receipts_root:
+        raise Rejected(Reason.BAD_PROOF, "the receipt is not in the next block")
+    _check_success(proof, operation)
+    return Verdict(
+        transaction=transaction.id,
+        operation=operation,
+        account=Address(transaction.body.account),
+        module=ModuleName(transaction.body.module),
+        level=BroadcastLevel(transaction.body.level),
+        contract=call.contract,
+        method=call.method,
+        height=Height(header.height),
+        time_ms=TimestampMs(header.time),
+        anchor=GenesisHash(chain.genesis_hash).hex(),
+        registration=_registration(call),
+    )
+
+
+def _certified_header(
+    header_hex: str, certificate_hex: str, validators: ValidatorSet, chain: Chain
+) -> Header:
+    data = bytes.fromhex(header_hex)
+    header = HEADER.decode(data)
+    if header.version != limits.PROTOCOL_VERSION:
+        raise Rejected(Reason.UNSUPPORTED_VERSION, "header", version=header.version)
+    if header.group != chain.group:
+        raise Rejected(Reason.WRONG_CHAIN, "header", group=header.group)
+    # Protocol version 1 keeps the validators of genesis; another set has no certified origin here.
+    if header.validators_hash != validators.hash(chain.suite):
+        raise Rejected(Reason.BAD_CERTIFICATE, "not the validators of genesis")
+    certificate = CERTIFICATE.decode(bytes.fromhex(certificate_hex))
+    if certificate.height != header.height:
+        raise Rejected(Reason.BAD_CERTIFICATE, "another height", height=certificate.height)
+    if certificate.block_hash != block_hash(data, chain.suite):
+        raise Rejected(Reason.BAD_CERTIFICATE, "another block", height=certificate.height)
+    # The votes name genesis hash and group, so a header of another chain ends here.
+    verify_certificate(certificate, validators, chain)
+    return header
+
+
+def _batches_root(proof: RegistrationProof, transaction: Transaction, chain: Chain) -> bytes:
+    digest = chain.suite.digest
+    own = proof.transaction_position
+    head = head_from_path(digest, transaction.leaf, own.index, own.count, own.hashes())
+    batch = NamespaceBatch(
+        batch=bytes.fromhex(proof.batch),
+        count=own.count,
+        root=sized_root(digest, own.count, head),
+    )
+    share = NamespaceShare(
+        module=transaction.body.module,
+        level=transaction.body.level,
+        count=proof.namespace_transactions,
+        root=_root(chain, NAMESPACE_BATCH_TAG + encode(batch), proof.batch_position),
+    )
+    return _root(chain, NAMESPACE_TAG + encode(share), proof.namespace_position)
+
+
+def _receipts_root(proof: RegistrationProof, transaction: Transaction, chain: Chain) -> bytes:
+    receipts = NamespaceReceipts(
+        module=transaction.body.module,
+        level=transaction.body.level,
+        count=proof.receipt_position.count,
+        root=_root(chain, RECEIPT_TAG + bytes.fromhex(proof.receipt), proof.receipt_position),
+    )
+    return _root(chain, NAMESPACE_RECEIPTS_TAG + encode(receipts), proof.receipts_position)
+
+
+def _root(chain: Chain, entry: bytes, position: Position) -> bytes:
+    return root_from_path(
+        chain.suite.digest, entry, position.index, position.count, position.hashes()
+    )
+
+
+def _check_success(proof: RegistrationProof, operation: TransactionId) -> None:
+    receipt = RECEIPT.decode(bytes.fromhex(proof.receipt))
+    if receipt.id != operation:
+        raise Rejected(Reason.BAD_PROOF, "the receipt of another operation", id=receipt.id.hex())
+    if receipt.status != Status.OK:
+        raise Rejected(Reason.NOT_SUCCESSFUL, Status(receipt.status).name.lower())
+
+
+def _registration(call: Call) -> Registration | None:
+    if call.contract != DATA_INDEX_CONTRACT:
+        return None
+    match call.method:
+        case "register":
+            return _REGISTRATION.decode(call.arguments)
+        case "supersede":
+            return _SUPERSESSION.decode(call.arguments).registration
+        case _:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Where a transaction stands: its batch, its leaf there, its first receipt in the block."""
+
+    transaction: Transaction
+    batch: Batch
+    namespace: Namespace
+    batch_index: int
+    leaves: tuple[bytes, ...]
+    leaf_index: int
+    first_receipt: int
+
+
+def _find(batches: Sequence[Batch], transaction_id: TransactionId) -> _Found:
+    # The first occurrence in execution order is the one that may have succeeded.
+    for number, batch in enumerate(batches):
+        for transaction in batch.transactions:
+            if transaction.id == transaction_id:
+                return _found(batches[:number], batch, transaction)
+    raise InvariantError("the transaction is not in these batches")
+
+
+def _found(earlier: Sequence[Batch], batch: Batch, transaction: Transaction) -> _Found:
+    namespace = (transaction.body.module, transaction.body.level)
+    before = [share for item in earlier if (share := _share(item, namespace))]
+    own = _share(batch, namespace)
+    leaf_index = next(index for index, item in enumerate(own) if item is transaction)
+    preceding = [item for share in before for item in share] + own[:leaf_index]
+    return _Found(
+        transaction=transaction,
+        batch=batch,
+        namespace=namespace,
+        batch_index=len(before),
+        leaves=tuple(item.leaf for item in own),
+        leaf_index=leaf_index,
+        first_receipt=sum(len(item.operations) for item in preceding),
+    )
+
+
+def _share(batch: Batch, namespace: Namespace) -> list[Transaction]:
+    return [item for item in batch.transactions if (item.body.module, item.body.level) == namespace]
+
+
+def _receipts_entries(receipts: Mapping[Namespace, Sequence[bytes]], chain: Chain) -> list[bytes]:
+    return [
+        NAMESPACE_RECEIPTS_TAG
+        + encode(
+            NamespaceReceipts(
+                module=module,
+                level=level,
+                count=len(items),
+                root=root_of_entries(chain.suite.digest, [RECEIPT_TAG + item for item in items]),
+            )
+        )
+        for (module, level), items in sorted(receipts.items())
+    ]
+
+
+def _entry_position(chain: Chain, entries: Sequence[bytes], index: int) -> Position:
+    return _position(chain, [chain.suite.digest(LEAF + entry) for entry in entries], index)
+
+
+def _position(chain: Chain, leaves: Sequence[bytes], index: int) -> Position:
+    path = inclusion_path(chain.suite.digest, leaves, index)
+    return Position(index=index, count=len(leaves), path=tuple(item.hex() for item in path))

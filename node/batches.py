@@ -1,0 +1,115 @@
+"""Verified batches that no block orders yet, in order of arrival.
+
+A proposer selects from here; a validator looks here for what a proposal refers to. Memory is
+bounded: what does not fit is not kept and will be pulled when a proposal needs it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ledger import limits as protocol
+from ledger.batch import Batch
+from ledger.ids import BatchDigest
+from node import limits
+
+
+@dataclass(slots=True)
+class _Pending:
+    batch: Batch
+    since_ms: int
+
+
+class BatchPool:
+    """Pending batches by digest."""
+
+    def __init__(self) -> None:
+        self._pending: dict[BatchDigest, _Pending] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def __contains__(self, digest: BatchDigest) -> bool:
+        return digest in self._pending
+
+    def get(self, digest: BatchDigest) -> Batch | None:
+        """A pending batch."""
+        pending = self._pending.get(digest)
+        return None if pending is None else pending.batch
+
+    def add(self, batch: Batch, now_ms: int, *, needed: bool = False) -> bool:
+        """Keep a verified batch; one that a proposal needs is kept even when the pool is full."""
+        if batch.digest in self._pending:
+            return True
+        if not needed and self._bytes + len(batch.wire) > limits.PENDING_BATCH_BYTES:
+            return False
+        self._pending[batch.digest] = _Pending(batch, now_ms)
+        self._bytes += len(batch.wire)
+        return True
+
+    def select(self, block_time: int) -> list[Batch]:
+        """What a proposer puts into a block of this time: the oldest that fit its limits."""
+        latest = block_time + protocol.REPLAY_WINDOW_MS
+        selected: list[Batch] = []
+        size = transactions = operations = 0
+        for pending in self._pending.values():
+            batch = pending.batch
+            if batch.valid_until_max > latest:
+                continue
+            size += len(batch.wire)
+            transactions += len(batch.transactions)
+            operations += sum(len(transaction.operations) for transaction in batch.transactions)
+            too_much = (
+                size > protocol.BLOCK_BYTES
+                or transactions > limits.BLOCK_TRANSACTIONS
+                or operations > limits.BLOCK_OPERATIONS
+                or len(selected) == protocol.BLOCK_BATCHES
+            )
+            if selected and too_much:
+                break
+            selected.append(batch)
+        return selected
+
+    @property
+    def transactions(self) -> int:
+        """How many transactions wait for a block; counts no further than one block holds."""
+        count = 0
+        for pending in self._pending.values():
+            count += len(pending.batch.transactions)
+            if count >= limits.BLOCK_TRANSACTIONS:
+                break
+        return count
+
+    def remove(self, digests: Sequence[bytes]) -> None:
+        """Forget batches that a decided block orders."""
+        for digest in digests:
+            self._forget(BatchDigest(digest))
+
+    def expire(self, time_ms: int) -> int:
+        """Forget batches in which every transaction has expired; returns how many."""
+        gone = [
+            digest
+            for digest, pending in self._pending.items()
+            if pending.batch.valid_until_max < time_ms
+        ]
+        for digest in gone:
+            self._forget(digest)
+        return len(gone)
+
+    def overdue(self, now_ms: int) -> list[Batch]:
+        """Batches that wait suspiciously long, up to one rebroadcast."""
+        found: list[Batch] = []
+        size = 0
+        for pending in self._pending.values():
+            if now_ms - pending.since_ms < limits.REBROADCAST_MS:
+                break
+            size += len(pending.batch.wire)
+            if found and size > limits.REBROADCAST_BYTES:
+                break
+            found.append(pending.batch)
+        return found
+
+    def _forget(self, digest: BatchDigest) -> None:
+        pending = self._pending.pop(digest, None)
+        if pending is not None:
+            self._bytes -= len(pending.batch.wire)

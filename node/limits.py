@@ -1,0 +1,48 @@
+"""Limits of one running node; they bound its memory and never decide what is valid on chain."""
+
+from ledger.limits import KIB, MIB
+
+POOL_TRANSACTIONS = 50_000
+"""Ten seconds of 5,000 transactions a second: a longer queue only adds waiting."""
+POOL_BYTES = 64 * MIB
+"""At most the memory of the pool's transactions."""
+POOL_TRANSACTIONS_PER_SENDER = 20_000
+"""One sender may fill less than half of the pool."""
+PENDING_BATCH_BYTES = 128 * MIB
+"""Batches that no block refers to yet; what does not fit is pulled when a proposal needs it."""
+VERIFY_QUEUE_BYTES = 32 * MIB
+"""Batches of peers waiting for verification; beyond it their links are read no further."""
+BATCH_DELAY_MS = 25
+"""How long a transaction waits for company: batches make one message out of many."""
+BATCH_TARGET_TRANSACTIONS = 250
+"""A batch is cut early at this size: 250 signatures are about 10 ms of CPU for a receiver."""
+BATCH_TARGET_BYTES = 512 * KIB
+"""Half the protocol's limit, so that an envelope never meets a full batch."""
+BLOCK_TRANSACTIONS = 5_000
+"""What a proposer puts into one block: about 150 ms of execution."""
+BLOCK_OPERATIONS = 20_000
+"""The same bound for envelopes: about 300 ms of execution."""
+SLICE_SIGNATURES = 40
+"""Verifications between two looks at the event loop: about 1 to 2 ms."""
+SLICE_TRANSACTIONS = 100
+"""Executions between two looks at the event loop: about 2 ms."""
+VERIFIED_CACHE = 65_536
+"""Leaves of transactions whose signatures were checked: 6 MB; a client's resend is then free."""
+SYNC_BLOCKS = 64
+"""Blocks of one answer, also bounded by SYNC_BYTES."""
+SYNC_BYTES = 8 * MIB
+"""One answer stays below the frame limit; a block may fill it alone."""
+REBROADCAST_BYTES = 1 * MIB
+"""What a node offers again every REBROADCAST_MS of batches that wait for a block."""
+REBROADCAST_MS = 2_000
+"""A batch normally stands in a block within 200 ms; after 2 s somebody may have missed it."""
+REQUEST_TIMEOUT_MS = 3_000
+"""After this an unanswered request goes to another peer."""
+LOG_ROTATE_BYTES = 64 * MIB
+"""The write-ahead log starts anew at the end of a height once it is this large."""
+LOG_RECORD_BYTES = 2 * MIB
+"""The largest record is one batch."""
+RECENT_BLOCKS = 8
+"""Decoded blocks kept for readers: proofs and receipts mostly ask for the newest."""
+QUARANTINE_HEIGHTS = 2
+"""A node without its log votes again this many heights above anything it may have signed."""

@@ -1,0 +1,185 @@
+"""The payloads of node-to-node frames; `p2p` moves them without knowing what they mean.
+
+Signed consensus messages, requests and answers, as positional records. The digests that are signed
+are those of `ledger/votes.py`; nothing here is signed as a whole.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from consensus.messages import Proposal, Signed, Vote, VoteKind
+from ledger import limits
+from ledger.codec import Record, Schema
+from ledger.errors import invariant
+from ledger.ids import (
+    BlockHash,
+    Bytes32,
+    Count,
+    Hash,
+    Height,
+    Round,
+    SignatureBytes,
+    ValidatorIndex,
+)
+from ledger.transaction import Chain
+from ledger.votes import VoteType, proposal_digest, vote_digest
+from node.limits import SYNC_BLOCKS
+
+Index = Annotated[int, Meta(ge=0, lt=limits.VALIDATORS)]
+ValidRound = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
+BatchBytes = Annotated[bytes, Meta(max_length=limits.BATCH_BYTES)]
+BlockBytes = Annotated[bytes, Meta(max_length=limits.BLOCK_RECORD_BYTES)]
+
+
+class VoteMessage(Record, frozen=True):
+    """A signed vote."""
+
+    kind: Annotated[int, Meta(ge=1, le=2)]
+    height: Count
+    round: Count
+    block_hash: Bytes32 | None
+    valid_round: ValidRound
+    sender: Index
+    signature: SignatureBytes
+
+
+class ProposalMessage(Record, frozen=True):
+    """A signed proposal with the block it proposes."""
+
+    height: Count
+    round: Count
+    block_hash: Bytes32
+    valid_round: ValidRound
+    sender: Index
+    signature: SignatureBytes
+    block: BlockBytes
+
+
+class StatusMessage(Record, frozen=True):
+    """Where a node's consensus stands: the height it works on, round and step."""
+
+    height: Count
+    round: Count
+    step: Annotated[int, Meta(ge=0, le=255)]
+
+
+class BatchRequest(Record, frozen=True):
+    """Ask for batches by digest."""
+
+    digests: Annotated[tuple[Bytes32, ...], Meta(max_length=limits.BLOCK_BATCHES)]
+
+
+class BatchResponse(Record, frozen=True):
+    """Batches somebody asked for; unknown ones are left out."""
+
+    batches: Annotated[tuple[BatchBytes, ...], Meta(max_length=limits.BLOCK_BATCHES)]
+
+
+class BlockRequest(Record, frozen=True):
+    """Ask for decided blocks from a height on."""
+
+    start: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    count: Annotated[int, Meta(ge=1, le=SYNC_BLOCKS)]
+
+
+class SyncedBlock(Record, frozen=True):
+    """A decided block, a certificate for it, and the batches it orders."""
+
+    block: BlockBytes
+    certificate: Annotated[bytes, Meta(max_length=limits.CERTIFICATE_BYTES)]
+    batches: Annotated[tuple[BatchBytes, ...], Meta(max_length=limits.BLOCK_BATCHES)]
+
+
+class BlockResponse(Record, frozen=True):
+    """Consecutive blocks from the requested height on."""
+
+    start: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    blocks: Annotated[tuple[SyncedBlock, ...], Meta(max_length=SYNC_BLOCKS)]
+
+
+class Resent(Record, frozen=True):
+    """Consensus messages that the receiver may have missed."""
+
+    proposals: Annotated[tuple[ProposalMessage, ...], Meta(max_length=64)]
+    votes: Annotated[tuple[VoteMessage, ...], Meta(max_length=4_096)]
+
+
+VOTE = Schema(VoteMessage, max_bytes=512)
+PROPOSAL = Schema(ProposalMessage, max_bytes=limits.BLOCK_RECORD_BYTES + 512)
+STATUS = Schema(StatusMessage, max_bytes=64)
+BATCH_REQUEST = Schema(BatchRequest, max_bytes=16 * limits.KIB)
+BATCH_RESPONSE = Schema(BatchResponse, max_bytes=9 * limits.MIB)
+BLOCK_REQUEST = Schema(BlockRequest, max_bytes=64)
+BLOCK_RESPONSE = Schema(BlockResponse, max_bytes=10 * limits.MIB)
+RESENT = Schema(Resent, max_bytes=1 * limits.MIB)
+
+
+def digest_of(message: Proposal | Vote, chain: Chain) -> Hash:
+    """The 32 bytes that the sender of a consensus message signs."""
+    if isinstance(message, Vote):
+        return vote_digest(
+            chain,
+            VoteType(message.kind),
+            message.height,
+            message.round,
+            message.value,
+            valid_round=message.valid_round,
+        )
+    return proposal_digest(chain, message.height, message.round, message.value, message.valid_round)
+
+
+def vote_message(signed: Signed) -> VoteMessage:
+    """The record of a signed vote."""
+    vote = signed.message
+    invariant(isinstance(vote, Vote), "not a vote")
+    return VoteMessage(
+        int(vote.kind),
+        vote.height,
+        vote.round,
+        vote.value,
+        vote.valid_round,
+        vote.sender,
+        signed.signature,
+    )
+
+
+def signed_vote(record: VoteMessage) -> Signed:
+    """The consensus message of a record."""
+    value = None if record.block_hash is None else BlockHash(record.block_hash)
+    vote = Vote(
+        kind=VoteKind(record.kind),
+        height=Height(record.height),
+        round=Round(record.round),
+        value=value,
+        valid_round=record.valid_round,
+        sender=ValidatorIndex(record.sender),
+    )
+    return Signed(vote, record.signature)
+
+
+def proposal_message(signed: Signed, block: bytes) -> ProposalMessage:
+    """The record of a signed proposal and its block."""
+    proposal = signed.message
+    invariant(isinstance(proposal, Proposal), "not a proposal")
+    return ProposalMessage(
+        proposal.height,
+        proposal.round,
+        proposal.value,
+        proposal.valid_round,
+        proposal.sender,
+        signed.signature,
+        block,
+    )
+
+
+def signed_proposal(record: ProposalMessage) -> Signed:
+    """The consensus message of a record."""
+    proposal = Proposal(
+        height=Height(record.height),
+        round=Round(record.round),
+        value=BlockHash(record.block_hash),
+        valid_round=record.valid_round,
+        sender=ValidatorIndex(record.sender),
+    )
+    return Signed(proposal, record.signature)
