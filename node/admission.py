@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 import trio
 
 from ledger import limits as protocol
-from ledger.batch import Batch, parse_batch
+from ledger.batch import Batch, digest_of_wire, parse_batch
 from ledger.errors import Reason, Rejected
-from ledger.ids import Address, Hash, TransactionId
+from ledger.ids import Address, BatchDigest, Hash, TransactionId
 from ledger.state import Overlay
 from ledger.transaction import Transaction, parse_transaction, verify_signatures
 from ledger.validators import ValidatorSet
@@ -109,6 +109,13 @@ class Admission:
         if len(self._verified) >= limits.VERIFIED_CACHE:
             del self._verified[next(iter(self._verified))]
         self._verified[leaf] = None
+
+    def batch_digest(self, wire: bytes) -> BatchDigest:
+        """The digest of a batch's bytes, without looking at its transactions.
+
+        Raises: Rejected(TOO_LARGE | MALFORMED | NON_CANONICAL).
+        """
+        return digest_of_wire(wire, self._chain.suite)
 
     async def verify_batch(self, wire: bytes, validators: ValidatorSet) -> Batch:
         """A batch of a peer with every signature checked.

@@ -36,6 +36,10 @@ REBROADCAST_BYTES = 1 * MIB
 """What a node offers again every REBROADCAST_MS of batches that wait for a block."""
 REBROADCAST_MS = 2_000
 """A batch normally stands in a block within 200 ms; after 2 s somebody may have missed it."""
+CANDIDATES = 64
+"""Proposed blocks of this and the next height: 4 MB; more rounds than a sick network needs."""
+REQUESTED_BATCHES = 256
+"""As many as one block can refer to."""
 REQUEST_TIMEOUT_MS = 3_000
 """After this an unanswered request goes to another peer."""
 LOG_ROTATE_BYTES = 64 * MIB

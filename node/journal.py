@@ -1,0 +1,176 @@
+"""What the driver writes into the log and how it comes back after a crash.
+
+Inputs of the core as log entries, our own messages with their signatures, and the replay: the same
+inputs through the same core, with nothing sent until the log ends.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from consensus.core import Core
+from consensus.events import (
+    BlockBuilt,
+    BlockChecked,
+    Decide,
+    Effect,
+    Input,
+    MessageReceived,
+    TimerFired,
+    TimerId,
+    TimerKind,
+    Verdict,
+    WorkAvailable,
+)
+from consensus.messages import Proposal, Signed, Vote
+from ledger.batch import parse_batch
+from ledger.codec import encode
+from ledger.errors import invariant
+from ledger.ids import BlockHash, Height, Round, Signature, ValidatorIndex
+from ledger.transaction import Chain
+from p2p.frames import FrameKind
+
+from node import wire
+from node.batches import BatchPool
+from node.candidates import Candidates
+from node.wal import (
+    EndedHeight,
+    Entry,
+    LoggedBatch,
+    LoggedBuilt,
+    LoggedChecked,
+    LoggedProposal,
+    LoggedTimer,
+    LoggedVote,
+    LoggedWork,
+    WriteAheadLog,
+)
+
+
+def record(log: WriteAheadLog, event: Input, candidates: Candidates) -> None:
+    """Append an input to the log, with the bodies that it makes this node answer for."""
+    match event:
+        case MessageReceived(signed):
+            kind, payload = encode_signed(signed, candidates)
+            if kind is FrameKind.VOTE:
+                log.append(LoggedVote(payload, own=False))
+            else:
+                log.append(LoggedProposal(payload, own=False))
+        case TimerFired(timer) if timer.kind is not TimerKind.STATUS:
+            log.append(LoggedTimer(timer.height, timer.round, int(timer.kind)))
+        case WorkAvailable(height):
+            log.append(LoggedWork(height))
+        case BlockBuilt(height, round_number, value):
+            _record_batches(log, value, candidates)
+            body = candidates.wire(value)
+            invariant(body is not None, "a built block is remembered")
+            log.append(LoggedBuilt(height, round_number, value, body or b""))
+        case BlockChecked(height, round_number, value, verdict):
+            # A vote says "I hold all of it", so the bodies are durable before the vote is.
+            if verdict is not Verdict.INVALID:
+                _record_batches(log, value, candidates)
+            log.append(LoggedChecked(height, round_number, value, int(verdict)))
+        case _:
+            return
+
+
+def _record_batches(log: WriteAheadLog, value: BlockHash, candidates: Candidates) -> None:
+    for batch in candidates.unlogged(value):
+        log.append(LoggedBatch(batch.wire, own_sequence=-1))
+
+
+def encode_signed(signed: Signed, candidates: Candidates) -> tuple[FrameKind, bytes]:
+    """The frame of a signed consensus message."""
+    message = signed.message
+    if isinstance(message, Vote):
+        return FrameKind.VOTE, encode(wire.vote_message(signed))
+    body = candidates.wire(message.value)
+    invariant(body is not None, "a proposal's block is remembered")
+    return FrameKind.PROPOSAL, encode(wire.proposal_message(signed, body or b""))
+
+
+def sign(
+    message: Proposal | Vote, chain: Chain, secret: Callable[[bytes], Signature]
+) -> Signed:
+    """Our own message with its signature."""
+    return Signed(message, secret(wire.digest_of(message, chain)))
+
+
+def own_entry(kind: FrameKind, payload: bytes) -> Entry:
+    """The log entry of a message of our own."""
+    if kind is FrameKind.VOTE:
+        return LoggedVote(payload, own=True)
+    return LoggedProposal(payload, own=True)
+
+
+def resent(messages: Sequence[Signed], candidates: Candidates) -> bytes:
+    """A frame of messages that a peer may have missed; a proposal needs its block to be known."""
+    proposals: list[wire.ProposalMessage] = []
+    votes: list[wire.VoteMessage] = []
+    for signed in messages:
+        message = signed.message
+        if isinstance(message, Vote):
+            votes.append(wire.vote_message(signed))
+        elif (body := candidates.wire(message.value)) is not None:
+            proposals.append(wire.proposal_message(signed, body))
+    return encode(wire.Resent(tuple(proposals[-8:]), tuple(votes[-2_048:])))
+
+
+def replay(
+    entries: Iterable[Entry],
+    core: Core,
+    candidates: Candidates,
+    pool: BatchPool,
+    chain: Chain,
+    now_ms: int,
+) -> list[Effect]:
+    """Feed the log's entries to the core; what is still to be done comes out.
+
+    Nothing that was asked for during the replay is done again, but a decision: its block may not
+    have become durable.
+    """
+    for entry in entries:
+        event: Input | None = None
+        match entry:
+            case LoggedVote(message):
+                event = MessageReceived(wire.signed_vote(wire.VOTE.decode(message)))
+            case LoggedProposal(message):
+                event = _proposal(message, candidates, now_ms)
+            case LoggedTimer(height, round_number, kind):
+                timer = TimerId(Height(height), Round(round_number), TimerKind(kind))
+                event = TimerFired(timer)
+            case LoggedWork(height):
+                event = WorkAvailable(Height(height))
+            case LoggedBuilt(height, round_number, value, body):
+                event = BlockBuilt(Height(height), Round(round_number), BlockHash(value))
+                candidates.remember(
+                    BlockHash(value),
+                    body,
+                    round_number=round_number,
+                    sender=None,
+                    received_ms=now_ms,
+                )
+            case LoggedChecked(height, round_number, value, verdict):
+                event = BlockChecked(
+                    Height(height), Round(round_number), BlockHash(value), Verdict(verdict)
+                )
+            case LoggedBatch(body):
+                pool.add(parse_batch(body, chain), now_ms, needed=True)
+            case EndedHeight():
+                invariant(condition=False, message="the log is read from its last ended height")
+        if event is None:
+            continue
+        decisions = [effect for effect in core.step(event) if isinstance(effect, Decide)]
+        if decisions:
+            return list(decisions)
+    return list(core.resume())
+
+
+def _proposal(message: bytes, candidates: Candidates, now_ms: int) -> MessageReceived:
+    proposal = wire.PROPOSAL.decode(message)
+    candidates.remember(
+        BlockHash(proposal.block_hash),
+        proposal.block,
+        round_number=proposal.round,
+        sender=ValidatorIndex(proposal.sender),
+        received_ms=now_ms,
+    )
+    return MessageReceived(wire.signed_proposal(proposal))
