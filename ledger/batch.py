@@ -99,6 +99,14 @@ def batch_digest(header: bytes, suite: CryptoSuite) -> BatchDigest:
     return BatchDigest(suite.digest(BATCH_TAG + header))
 
 
+def digest_of_wire(wire: bytes, suite: CryptoSuite) -> BatchDigest:
+    """The digest of a batch's bytes, without looking at its transactions.
+
+    Raises: Rejected(TOO_LARGE | MALFORMED | NON_CANONICAL).
+    """
+    return batch_digest(_SIGNED.decode(wire).header, suite)
+
+
 def build_batch(
     header: BatchHeader, signature: bytes, transactions: Sequence[Transaction]
 ) -> bytes:

@@ -25,15 +25,23 @@ NAMESPACE_BATCH_TAG = b"kl.namespace-batch\0"
 NAMESPACE_RECEIPTS_TAG = b"kl.namespace-receipts\0"
 
 
+DEMOTION_STRIKES = 10
+"""Caps the delay at 1,024 blocks: a validator that is repaired is never shut out for days."""
+
+
 class Demotion(Record, frozen=True):
     """A validator that does not propose: `until` 0 waits to see its precommit, else a height.
 
-    `strikes` (1..10) doubles the delay before it proposes again.
+    Each strike doubles the delay before it proposes again; the rules are in consensus/proposer.py.
     """
 
     validator: Annotated[int, Meta(ge=0, lt=limits.VALIDATORS)]
-    strikes: Annotated[int, Meta(ge=1, le=10)]
+    strikes: Annotated[int, Meta(ge=1, le=DEMOTION_STRIKES)]
     until: Count
+
+    def excludes_at(self, height: int) -> bool:
+        """Whether the validator may not propose at `height`."""
+        return self.until == 0 or height < self.until
 
 
 class Header(Record, frozen=True):

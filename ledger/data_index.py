@@ -94,7 +94,7 @@ class Supersession(Record, frozen=True):
 
     index: Bytes32
     sequence: Count
-    kind: Annotated[int, Meta(ge=min(SupersessionKind), le=max(SupersessionKind))]
+    kind: Annotated[int, Meta(ge=1, le=3)]
     registration: Registration | None
 
 

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
-from ledger.batch import GENESIS_BATCH, Batch, BatchHeader, namespace_order, summarise
+
+from ledger.batch import GENESIS_BATCH, Batch, BatchHeader, build_batch, namespace_order, summarise
 from ledger.batch import batch_digest as digest_of_header
-from ledger.batch import build_batch
 from ledger.codec import encode
 from ledger.ids import Address, BatchDigest, Signature
 from ledger.limits import PROTOCOL_VERSION
 from ledger.transaction import Transaction
-
 from node import limits
 from node.batches import BatchPool
 from node.chain_writer import ChainWriter
@@ -60,6 +59,10 @@ class BatchMaker:
         self._stages = stages
         self._publish = publish
         self._wake = trio.Event()
+
+    def resume(self, state: AuthorState) -> None:
+        """Go on where the log says this node's batches stand."""
+        self.state = state
 
     def notify(self) -> None:
         """There are transactions to pack."""

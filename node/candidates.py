@@ -15,7 +15,6 @@ from ledger.codec import encode
 from ledger.errors import Reason, Rejected, invariant
 from ledger.genesis import Parameters
 from ledger.ids import BatchDigest, BlockHash, ValidatorIndex
-
 from node import limits
 from node.batches import BatchPool
 from node.chain_writer import ChainWriter
@@ -153,9 +152,7 @@ class Candidates:
     def _verdict(self, check: Check) -> Verdict:
         candidate = self._known[check.value]
         try:
-            self._writer.check_block(
-                candidate.block, candidate.header, self.batches(check.value)
-            )
+            self._writer.check_block(candidate.block, candidate.header, self.batches(check.value))
         except Rejected:
             return Verdict.INVALID
         return Verdict.VALID if self._is_timely(check, candidate) else Verdict.UNTIMELY

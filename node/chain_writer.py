@@ -14,11 +14,10 @@ from ledger.chain import Choice, Tip, check_contents, check_header, derive_heade
 from ledger.codec import encode
 from ledger.errors import InvariantError, Reason, Rejected, invariant
 from ledger.genesis import Genesis, genesis_validators
-from ledger.ids import BatchDigest, BlockHash, Height, ValidatorIndex
+from ledger.ids import BatchDigest, BlockHash, Height, Round, ValidatorIndex
 from ledger.store.blocks import BlockStore, StoredBlock
 from ledger.validators import ValidatorSet
 from ledger.votes import CERTIFICATE, Certificate, verify_certificate
-
 from node.executor import DecidedBlock, Executor
 from node.stages import Stage, StageClock
 from node.wal import EndedHeight, WriteAheadLog
@@ -128,11 +127,11 @@ class ChainWriter:
         decided = CERTIFICATE.decode(certificate)
         count = len(self.validators.members)
         return next_demotions(
-            previous=self._demotions,
+            self._demotions,
+            height=Height(decided.height),
+            round_number=Round(decided.round),
+            voters=[index for index, _ in decided.signatures],
             proposers=eligible(count, self._demotions_before, Height(decided.height)),
-            certificate_height=Height(decided.height),
-            certificate_round=decided.round,
-            voters=tuple(ValidatorIndex(index) for index, _ in decided.signatures),
             validator_count=count,
         )
 

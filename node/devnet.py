@@ -19,10 +19,12 @@ import msgspec
 
 from genesis.networks import DevelopmentNetwork
 from genesis.private_files import read_public, write_public
+from ledger.addresses import AddressKind
 from ledger.codec import Document
 from ledger.errors import Reason, Rejected, UnavailableError
 from node.clock import Clock
 from node.config import OVERRIDE_PREFIX, load_config
+from node.keystore import load_public, new_secret, save_key
 
 STATE_FILE = "devnet.json"
 STATE_BYTES = 1024 * 1024
@@ -36,6 +38,20 @@ LOG_LINES = 5
 
 Probe = Callable[[str], bool]
 """Whether the node at this RPC address answers."""
+
+
+class DevelopmentKeys:
+    """Key files without encryption, made when absent: the port `KeyFiles` of genesis/networks."""
+
+    def ensure(self, path: Path, kind: AddressKind) -> bytes:
+        """The tagged 34-byte public key of the file.
+
+        Raises: PrivateFileError.
+        """
+        if path.exists():
+            return load_public(path).public_key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return save_key(path, new_secret(), kind, None).public_key
 
 
 class NodeState(Document, frozen=True):
@@ -138,12 +154,12 @@ class Devnet:
             if waiting:
                 time.sleep(POLL_MS / 1000)
 
-    def stop(self) -> None:
-        """Ask every node to stop (SIGTERM); end those that have not after ten seconds (SIGKILL).
+    def stop(self, names: Sequence[str] = ()) -> None:
+        """Ask the named nodes, or all, to stop (SIGTERM); end them after ten seconds (SIGKILL).
 
         Raises: UnavailableError when a process does not end at all.
         """
-        running = [node for node in self.state().nodes if node.pid is not None]
+        running = [node for node in self._chosen(self.state(), names) if node.pid is not None]
         self._signal(running, signal.SIGTERM)
         self._signal(self._await_end(running, STOP_TIMEOUT_MS), signal.SIGKILL)
         self._ended(self._await_end(running, KILL_TIMEOUT_MS))

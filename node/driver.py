@@ -13,6 +13,7 @@ from typing import Protocol, assert_never
 
 import structlog
 import trio
+
 from consensus.core import Core
 from consensus.events import (
     Accuse,
@@ -29,16 +30,15 @@ from consensus.events import (
     SetTimer,
     Sign,
     StartHeight,
+    Step,
     TimerFired,
     WorkAvailable,
 )
 from consensus.messages import Proposal, Signed, Vote
 from ledger.codec import encode
 from ledger.errors import Rejected, invariant
-from ledger.ids import Address, Height, Signature, ValidatorIndex
+from ledger.ids import Address, Height, Round, Signature, ValidatorIndex
 from ledger.votes import Certificate
-from p2p.frames import FrameKind
-
 from node import journal, limits, wire
 from node.batch_maker import BatchMaker
 from node.batches import BatchPool
@@ -51,6 +51,7 @@ from node.sync import SyncAnswer
 from node.synced import append_synced
 from node.timers import Timers
 from node.wal import EndedHeight, WriteAheadLog
+from p2p.frames import FrameKind
 
 _log = structlog.get_logger("consensus")
 
@@ -126,6 +127,7 @@ class ConsensusDriver:
         self._me = me
         self._inbox: deque[Event] = deque()
         self._own: deque[Signed] = deque()
+        self._answers: deque[Input] = deque()
         self._wakeup = trio.Event()
         self._timers: Timers[Event] = Timers()
         self._decided: Decide | None = None
@@ -148,14 +150,23 @@ class ConsensusDriver:
 
     async def run(self) -> None:
         """Drive until cancelled."""
-        await self._resume()
+        self._resume()
+        await self._settle()
         while True:
-            event = await self._next()
-            await self._handle(event)
-            while self._own:
-                await self._feed(MessageReceived(self._own.popleft()), is_logged=True)
-            if self._decided is not None:
+            await self._handle(await self._next())
+            await self._settle()
+
+    async def _settle(self) -> None:
+        """Apply what an event left behind: our own messages first, as the log has them first."""
+        while True:
+            if self._own:
+                self._feed(MessageReceived(self._own.popleft()), is_logged=True)
+            elif self._answers:
+                self._feed(self._answers.popleft())
+            elif self._decided is not None:
                 await self._append_decided(self._decided)
+            else:
+                return
 
     async def _next(self) -> Event:
         while True:
@@ -174,26 +185,26 @@ class ConsensusDriver:
             case SyncAnswer():
                 await self._apply_synced(event)
             case BatchArrived():
-                await self._answer_checks()
-                await self._offer_work()
+                self._answer_checks()
+                self._offer_work()
             case BuildNow(request):
-                await self._build(request)
+                self._build(request)
             case Heartbeat(height):
                 if height == self.height:
-                    await self._feed(WorkAvailable(Height(height)))
+                    self._feed(WorkAvailable(Height(height)))
             case _:
-                await self._feed(event)
+                self._feed(event)
 
-    async def _feed(self, event: Input, *, is_logged: bool = False) -> None:
+    def _feed(self, event: Input, *, is_logged: bool = False) -> None:
         """Log an input, apply it, perform what follows."""
         with self._parts.stages.measure(Stage.CONSENSUS):
             if not is_logged:
                 journal.record(self._log, event, self._parts.candidates)
             effects = self.core.step(event)
         for effect in effects:
-            await self._perform(effect)
+            self._perform(effect)
 
-    async def _perform(self, effect: Effect) -> None:
+    def _perform(self, effect: Effect) -> None:
         match effect:
             case Sign(message):
                 with self._parts.stages.measure(Stage.CONSENSUS):
@@ -204,7 +215,7 @@ class ConsensusDriver:
                 self._schedule_build(effect)
             case CheckBlock(height, round_number, value):
                 self._parts.candidates.start_check(Check(height, round_number, value))
-                await self._answer_checks()
+                self._answer_checks()
                 self._request_missing()
             case SendTo(peer, messages):
                 payload = journal.resent(messages, self._parts.candidates)
@@ -240,21 +251,21 @@ class ConsensusDriver:
         due = 0.0 if request.round or is_full else self._appended_at + interval
         self._timers.add(due, BuildNow(request))
 
-    async def _build(self, request: BuildBlock) -> None:
+    def _build(self, request: BuildBlock) -> None:
         status = self.core.status
         if (request.height, request.round) != (status.height, status.round) or self._me is None:
             return
         with self._parts.stages.measure(Stage.CONSENSUS):
             now = self._parts.clock.now_ms()
             value = self._parts.candidates.build(self._me, request.round, now)
-        await self._feed(BlockBuilt(request.height, request.round, value))
+        self._answers.append(BlockBuilt(request.height, request.round, value))
 
-    async def _answer_checks(self) -> None:
+    def _answer_checks(self) -> None:
         with self._parts.stages.measure(Stage.CONSENSUS):
             verdicts = self._parts.candidates.verdicts()
         for check, verdict in verdicts:
-            height, round_number = Height(check.height), check.round
-            await self._feed(BlockChecked(height, round_number, check.value, verdict))
+            answer = BlockChecked(Height(check.height), Round(check.round), check.value, verdict)
+            self._answers.append(answer)
 
     def _request_missing(self) -> None:
         wanted = self._parts.candidates.wanted()
@@ -268,9 +279,9 @@ class ConsensusDriver:
         for batch in self._parts.pool.overdue(self._parts.clock.now_ms()):
             self._parts.links.broadcast(FrameKind.BATCH, batch.wire)
 
-    async def _offer_work(self) -> None:
-        if self._has_work() and self.core.is_idle:
-            await self._feed(WorkAvailable(Height(self.height)))
+    def _offer_work(self) -> None:
+        if self._has_work() and self.core.status.step is Step.IDLE:
+            self._answers.append(WorkAvailable(Height(self.height)))
 
     def _has_work(self) -> bool:
         return len(self._parts.pool) > 0 or self._parts.writer.tip.must_follow
@@ -293,14 +304,14 @@ class ConsensusDriver:
             candidates.batches(decide.value),
             self._end_height,
         )
-        await self._start_height()
-        await self._offer_work()
+        self._start_height()
+        self._offer_work()
 
     def _end_height(self, height: int) -> None:
         author = self._parts.maker.state
         self._log.end_height(EndedHeight(height, author.sequence, author.previous))
 
-    async def _start_height(self) -> None:
+    def _start_height(self) -> None:
         writer = self._parts.writer
         self._appended_at = trio.current_time()
         self._parts.candidates.start_height(self.height)
@@ -311,7 +322,7 @@ class ConsensusDriver:
             proposers=writer.proposers(),
         )
         for effect in self.core.step(start):
-            await self._perform(effect)
+            self._perform(effect)
         if not self._has_work():
             self._schedule_heartbeat()
 
@@ -330,13 +341,13 @@ class ConsensusDriver:
             _log.warning("sync_refused", peer=answer.peer.hex(), reason=str(refusal))
             self._parts.links.ban(answer.peer, 60.0, f"sync: {refusal.reason}")
         if self.height > before:
-            await self._start_height()
-            await self._offer_work()
+            self._start_height()
+            self._offer_work()
         answer.applied.set()
 
-    async def _resume(self) -> None:
+    def _resume(self) -> None:
         """Start the next height and replay what the log remembers of it."""
-        await self._start_height()
+        self._start_height()
         parts = self._parts
         effects = journal.replay(
             self._log.recovered.entries,
@@ -347,7 +358,5 @@ class ConsensusDriver:
             parts.clock.now_ms(),
         )
         for effect in effects:
-            await self._perform(effect)
-        if self._decided is not None:
-            await self._append_decided(self._decided)
-        await self._offer_work()
+            self._perform(effect)
+        self._offer_work()

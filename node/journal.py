@@ -10,7 +10,6 @@ from consensus.core import Core
 from consensus.events import (
     BlockBuilt,
     BlockChecked,
-    Decide,
     Effect,
     Input,
     MessageReceived,
@@ -26,8 +25,6 @@ from ledger.codec import encode
 from ledger.errors import invariant
 from ledger.ids import BlockHash, Height, Round, Signature, ValidatorIndex
 from ledger.transaction import Chain
-from p2p.frames import FrameKind
-
 from node import wire
 from node.batches import BatchPool
 from node.candidates import Candidates
@@ -43,6 +40,7 @@ from node.wal import (
     LoggedWork,
     WriteAheadLog,
 )
+from p2p.frames import FrameKind
 
 
 def record(log: WriteAheadLog, event: Input, candidates: Candidates) -> None:
@@ -81,15 +79,13 @@ def encode_signed(signed: Signed, candidates: Candidates) -> tuple[FrameKind, by
     """The frame of a signed consensus message."""
     message = signed.message
     if isinstance(message, Vote):
-        return FrameKind.VOTE, encode(wire.vote_message(signed))
+        return FrameKind.VOTE, encode(wire.vote_message(message, signed.signature))
     body = candidates.wire(message.value)
     invariant(body is not None, "a proposal's block is remembered")
-    return FrameKind.PROPOSAL, encode(wire.proposal_message(signed, body or b""))
+    return FrameKind.PROPOSAL, encode(wire.proposal_message(message, signed.signature, body or b""))
 
 
-def sign(
-    message: Proposal | Vote, chain: Chain, secret: Callable[[bytes], Signature]
-) -> Signed:
+def sign(message: Proposal | Vote, chain: Chain, secret: Callable[[bytes], Signature]) -> Signed:
     """Our own message with its signature."""
     return Signed(message, secret(wire.digest_of(message, chain)))
 
@@ -108,9 +104,9 @@ def resent(messages: Sequence[Signed], candidates: Candidates) -> bytes:
     for signed in messages:
         message = signed.message
         if isinstance(message, Vote):
-            votes.append(wire.vote_message(signed))
+            votes.append(wire.vote_message(message, signed.signature))
         elif (body := candidates.wire(message.value)) is not None:
-            proposals.append(wire.proposal_message(signed, body))
+            proposals.append(wire.proposal_message(message, signed.signature, body))
     return encode(wire.Resent(tuple(proposals[-8:]), tuple(votes[-2_048:])))
 
 
@@ -122,11 +118,7 @@ def replay(
     chain: Chain,
     now_ms: int,
 ) -> list[Effect]:
-    """Feed the log's entries to the core; what is still to be done comes out.
-
-    Nothing that was asked for during the replay is done again, but a decision: its block may not
-    have become durable.
-    """
+    """Feed the log's entries to the core, do nothing, and return what is still to be done."""
     for entry in entries:
         event: Input | None = None
         match entry:
@@ -156,12 +148,9 @@ def replay(
                 pool.add(parse_batch(body, chain), now_ms, needed=True)
             case EndedHeight():
                 invariant(condition=False, message="the log is read from its last ended height")
-        if event is None:
-            continue
-        decisions = [effect for effect in core.step(event) if isinstance(effect, Decide)]
-        if decisions:
-            return list(decisions)
-    return list(core.resume())
+        if event is not None:
+            core.step(event)
+    return core.resume()
 
 
 def _proposal(message: bytes, candidates: Candidates, now_ms: int) -> MessageReceived:

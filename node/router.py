@@ -9,14 +9,12 @@ from collections.abc import Callable
 
 import structlog
 import trio
+
 from consensus.events import MessageReceived, PeerStatus
 from consensus.messages import Signed
 from ledger.codec import encode
 from ledger.errors import PeerProtocolError, Reason, Rejected
 from ledger.ids import Address, BatchDigest, BlockHash, Height, Round, ValidatorIndex
-from p2p.frames import Frame, FrameKind
-from p2p.peer import Peer
-
 from node import limits, wire
 from node.admission import Admission
 from node.batches import BatchPool
@@ -27,6 +25,8 @@ from node.driver import BatchArrived, ConsensusDriver
 from node.metrics import Metrics
 from node.stages import Stage, StageClock
 from node.sync import BlockSync, serve
+from p2p.frames import Frame, FrameKind
+from p2p.peer import Peer
 
 _log = structlog.get_logger("router")
 
@@ -63,7 +63,6 @@ class Router:
         self._queued_bytes = 0
         self._work = trio.Event()
         self._room = trio.Event()
-        self._told: dict[Address, int] = {}
 
     def on_connected(self, peer: Peer) -> None:
         """Tell a new link where we stand, and offer what waits for a block."""
@@ -76,7 +75,6 @@ class Router:
     def on_disconnected(self, peer: Peer) -> None:
         """Forget a link."""
         self._peers.pop(peer.address, None)
-        self._told.pop(peer.address, None)
         self._sync.forget(peer.address)
         self._metrics.peers.set(len(self._peers))
 
@@ -94,12 +92,12 @@ class Router:
 
         Raises: PeerProtocolError when the peer sent what no correct node sends.
         """
-        try:
-            for kind, payload in frames:
+        for kind, payload in frames:
+            try:
                 await self._on_frame(peer, kind, payload)
-        except Rejected as refusal:
-            self._metrics.refused.labels(refusal.reason.value).inc()
-            raise PeerProtocolError(f"{kind.name.lower()}: {refusal}") from refusal
+            except Rejected as refusal:
+                self._metrics.refused.labels(refusal.reason.value).inc()
+                raise PeerProtocolError(f"{kind.name.lower()}: {refusal}") from refusal
 
     async def _on_frame(self, peer: Peer, kind: FrameKind, payload: bytes) -> None:
         match kind:
@@ -179,10 +177,8 @@ class Router:
             )
             self._driver.post(event)
         elif status.height < self._driver.height:
-            # It lags: one word about our height, once per height of ours, makes it sync.
-            if self._told.get(peer.address) != self._driver.height or status.round:
-                self._told[peer.address] = self._driver.height
-                self._tell_status(peer)
+            # It lags, and hears of our height: its own statuses come once a second at most.
+            self._tell_status(peer)
 
     def _on_batch_request(self, peer: Peer, request: wire.BatchRequest) -> None:
         found: list[bytes] = []

@@ -4,7 +4,7 @@ Measured around whole slices and blocks, so the measuring itself costs nothing p
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from enum import StrEnum, unique
 
@@ -38,7 +38,7 @@ class StageClock:
         self.nanoseconds = dict.fromkeys(Stage, 0)
 
     @contextmanager
-    def measure(self, stage: Stage) -> Iterator[None]:
+    def measure(self, stage: Stage) -> Generator[None]:
         """Add the CPU time of the enclosed code, which must not await."""
         start = time.thread_time_ns()
         try:

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
+
+from ledger.block import BLOCK
 from ledger.codec import encode
 from ledger.ids import Address
 from ledger.store.blocks import BlockStore
-from ledger.block import BLOCK
-from p2p.frames import FrameKind
-
 from node import limits
 from node.wire import BlockRequest, BlockResponse, SyncedBlock
+from p2p.frames import FrameKind
 
 # A peer that is one block ahead is the ordinary case: it decided a moment earlier.
 _GRACE_S = 0.3
@@ -100,7 +100,9 @@ class BlockSync:
         peer = min(ahead, key=lambda address: (self._failures.get(address, 0), address))
         request = _Open(peer, start)
         self._open = request
-        if self._send(peer, FrameKind.BLOCK_REQUEST, encode(BlockRequest(start, limits.SYNC_BLOCKS))):
+        if self._send(
+            peer, FrameKind.BLOCK_REQUEST, encode(BlockRequest(start, limits.SYNC_BLOCKS))
+        ):
             with trio.move_on_after(limits.REQUEST_TIMEOUT_MS / 1_000):
                 await request.answered.wait()
         self._open = None

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from ledger.batch import parse_batch
 from ledger.block import BLOCK, HEADER
 from ledger.errors import Reason, Rejected
-
 from node.chain_writer import ChainWriter
 from node.wire import SyncedBlock
 

@@ -11,7 +11,6 @@ from msgspec import Meta
 from consensus.messages import Proposal, Signed, Vote, VoteKind
 from ledger import limits
 from ledger.codec import Record, Schema
-from ledger.errors import invariant
 from ledger.ids import (
     BlockHash,
     Bytes32,
@@ -129,10 +128,8 @@ def digest_of(message: Proposal | Vote, chain: Chain) -> Hash:
     return proposal_digest(chain, message.height, message.round, message.value, message.valid_round)
 
 
-def vote_message(signed: Signed) -> VoteMessage:
+def vote_message(vote: Vote, signature: bytes) -> VoteMessage:
     """The record of a signed vote."""
-    vote = signed.message
-    invariant(isinstance(vote, Vote), "not a vote")
     return VoteMessage(
         int(vote.kind),
         vote.height,
@@ -140,7 +137,7 @@ def vote_message(signed: Signed) -> VoteMessage:
         vote.value,
         vote.valid_round,
         vote.sender,
-        signed.signature,
+        signature,
     )
 
 
@@ -158,17 +155,15 @@ def signed_vote(record: VoteMessage) -> Signed:
     return Signed(vote, record.signature)
 
 
-def proposal_message(signed: Signed, block: bytes) -> ProposalMessage:
+def proposal_message(proposal: Proposal, signature: bytes, block: bytes) -> ProposalMessage:
     """The record of a signed proposal and its block."""
-    proposal = signed.message
-    invariant(isinstance(proposal, Proposal), "not a proposal")
     return ProposalMessage(
         proposal.height,
         proposal.round,
         proposal.value,
         proposal.valid_round,
         proposal.sender,
-        signed.signature,
+        signature,
         block,
     )
 

@@ -1,0 +1,259 @@
+"""What the command line says, in English and in Chinese.
+
+What it decides: which language, and the words. Every sentence exists in both with the same facts in
+braces; a test holds them together. What it never does: print.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from enum import StrEnum, unique
+from typing import NamedTuple
+
+
+@unique
+class Language(StrEnum):
+    """The languages of the command line."""
+
+    ENGLISH = "en"
+    CHINESE = "zh"
+
+
+class Phrase(NamedTuple):
+    """One sentence in both languages."""
+
+    en: str
+    zh: str
+
+
+def language_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Language:
+    """The language of a call: `--lang`, else the locale; anything but Chinese is English."""
+    for index, argument in enumerate(arguments):
+        if argument == "--lang" and index + 1 < len(arguments):
+            return _language(arguments[index + 1])
+        if argument.startswith("--lang="):
+            return _language(argument.removeprefix("--lang="))
+    return _language(environment.get("LC_ALL") or environment.get("LANG") or "")
+
+
+def _language(name: str) -> Language:
+    return Language.CHINESE if name.lower().startswith("zh") else Language.ENGLISH
+
+
+language: ContextVar[Language] = ContextVar("language", default=Language.ENGLISH)
+"""The language of this call; the command line sets it once."""
+
+
+def say(key: str, **facts: object) -> str:
+    """The sentence of `key` in the language of this call, with its facts filled in."""
+    phrase = PHRASES[key]
+    text = phrase.zh if language.get() is Language.CHINESE else phrase.en
+    return text.format(**facts)
+
+
+PHRASES: Mapping[str, Phrase] = {
+    # ---- help: commands ----
+    "help": Phrase(
+        "Kanglian, a permissioned blockchain for health data.", "康链:面向健康数据的许可链。"
+    ),
+    "help_devnet": Phrase("A network for development on this machine.", "本机开发网络。"),
+    "help_devnet_up": Phrase(
+        "Start the network in DIRECTORY; create what is absent.",
+        "启动 DIRECTORY 中的网络;缺少的文件会自动创建。",
+    ),
+    "help_devnet_down": Phrase("Stop all nodes.", "停止全部节点。"),
+    "help_devnet_status": Phrase("Show every node.", "显示每个节点的状态。"),
+    "help_devnet_kill": Phrase(
+        "End one node at once, like a power cut.", "立即终止一个节点,如同断电。"
+    ),
+    "help_devnet_start": Phrase("Start one node again.", "重新启动一个节点。"),
+    "help_key": Phrase("Key files.", "密钥文件。"),
+    "help_key_new": Phrase("Make a new key file.", "新建密钥文件。"),
+    "help_key_show": Phrase("Show the public half of a key file.", "显示密钥文件的公开部分。"),
+    "help_key_address": Phrase("Print the address of a key file.", "输出密钥文件的地址。"),
+    "help_ca": Phrase("The certificate authority of a consortium.", "联盟的证书颁发机构 (CA)。"),
+    "help_ca_init": Phrase("Make a new authority in DIRECTORY.", "在 DIRECTORY 中新建 CA。"),
+    "help_ca_issue": Phrase(
+        "Issue a TLS certificate for the node ADDRESS.", "为节点 ADDRESS 签发 TLS 证书。"
+    ),
+    "help_genesis": Phrase("The birth of a chain.", "链的创世。"),
+    "help_genesis_build": Phrase(
+        "Build genesis.json from a TOML description.", "由 TOML 描述文件生成 genesis.json。"
+    ),
+    "help_node": Phrase("One node.", "单个节点。"),
+    "help_node_run": Phrase("Run a node until it is told to stop.", "运行节点,直到收到停止信号。"),
+    "help_register": Phrase(
+        "Register the indexes of FHIR files or folders.", "登记 FHIR 文件或文件夹的数据索引。"
+    ),
+    "help_tx": Phrase("Transactions.", "交易。"),
+    "help_tx_get": Phrase("Show a transaction and its outputs.", "显示交易及其输出。"),
+    "help_tx_proof": Phrase(
+        "Fetch the proof of a transaction; --json prints the proof alone.",
+        "获取交易证明;--json 只输出证明本身。",
+    ),
+    "help_proof": Phrase("Proofs, without a node.", "离线证明。"),
+    "help_proof_verify": Phrase(
+        "Verify a proof offline; exit code 0 only if everything given holds.",
+        "离线验证证明;仅当全部成立时退出码为 0。",
+    ),
+    "help_info": Phrase("Show a node and its chain.", "显示节点及其链的信息。"),
+    "help_bench": Phrase("Measurements.", "性能测量。"),
+    "help_bench_quick": Phrase(
+        "Measure throughput with four nodes on this machine.", "在本机用四个节点测量吞吐量。"
+    ),
+    # ---- help: options ----
+    "option_json": Phrase("Print JSON and nothing else.", "只输出 JSON。"),
+    "option_lang": Phrase("Language of texts.", "文字语言。"),
+    "option_nodes": Phrase("How many nodes: 1, or 4 and more.", "节点数:1,或 4 及以上。"),
+    "option_base_port": Phrase("First port; every node takes two.", "起始端口;每个节点占两个。"),
+    "option_detach": Phrase("Return when all nodes answer.", "全部节点应答后返回。"),
+    "option_kind": Phrase("What the key is for.", "密钥用途。"),
+    "option_key_type": Phrase("Curve of the key.", "密钥曲线。"),
+    "option_passphrase_file": Phrase(
+        "File with the passphrase (mode 0600).", "口令文件(权限 0600)。"
+    ),
+    "option_unencrypted": Phrase(
+        "Leave the key in plain. For development only.", "密钥不加密。仅供开发。"
+    ),
+    "option_authority_name": Phrase("Name of the authority.", "CA 名称。"),
+    "option_authority": Phrase(
+        "Folder with authority.crt and authority.key.",
+        "含 authority.crt 和 authority.key 的文件夹。",
+    ),
+    "option_issue_out": Phrase(
+        "Folder for tls.crt and tls.key.", "存放 tls.crt 和 tls.key 的文件夹。"
+    ),
+    "option_genesis_out": Phrase("Where to write the genesis.", "创世文件的写入位置。"),
+    "option_config": Phrase("Configuration file.", "配置文件。"),
+    "option_rpc": Phrase(
+        "RPC address of a node, http://HOST:PORT.", "节点 RPC 地址 http://HOST:PORT。"
+    ),
+    "option_key": Phrase("Key file of the account.", "账户密钥文件。"),
+    "option_register_out": Phrase(
+        "Folder for <id>.record and <id>.opening.json.",
+        "存放 <id>.record 与 <id>.opening.json 的文件夹。",
+    ),
+    "option_envelope": Phrase(
+        "Sign up to N resources at once (1 to 500).", "每个信封最多签 N 条资源(1 至 500)。"
+    ),
+    "option_module": Phrase("Module of the indexes.", "索引所属模块。"),
+    "option_level": Phrase("Broadcast level.", "广播级别。"),
+    "option_genesis": Phrase("Genesis file: the anchor of trust.", "创世文件:信任锚。"),
+    "option_record": Phrase("The record's exact bytes.", "记录的原始字节。"),
+    "option_opening": Phrase("The opening of the index.", "索引的打开文件。"),
+    # ---- what happens ----
+    "development": Phrase(
+        "DEVELOPMENT NETWORK: keys in {directory} are not encrypted. Never use it for real data.",
+        "开发网络:{directory} 中的密钥未加密,切勿用于真实数据。",
+    ),
+    "development_key": Phrase(
+        "DEVELOPMENT KEY: {path} is not encrypted. Never use it for real data.",
+        "开发密钥:{path} 未加密,切勿用于真实数据。",
+    ),
+    "node_ready": Phrase("{name} answers", "{name} 已应答"),
+    "network_ready": Phrase(
+        "{count} nodes run; account key {account_key}; Ctrl-C stops them",
+        "{count} 个节点运行中;账户密钥 {account_key};按 Ctrl-C 停止",
+    ),
+    "network_detached": Phrase(
+        "{count} nodes run; stop them with: kanglian devnet down {directory}",
+        "{count} 个节点运行中;停止命令:kanglian devnet down {directory}",
+    ),
+    "network_stopping": Phrase("stopping all nodes", "正在停止全部节点"),
+    "network_stopped": Phrase("all nodes stopped", "全部节点已停止"),
+    "node_killed": Phrase("{name} killed", "{name} 已终止"),
+    "node_line": Phrase(
+        "{name}  {rpc}  pid {pid}  height {height}  peers {peers}",
+        "{name}  {rpc}  进程 {pid}  高度 {height}  对等节点 {peers}",
+    ),
+    "node_silent": Phrase(
+        "{name}  {rpc}  pid {pid}  no answer", "{name}  {rpc}  进程 {pid}  无应答"
+    ),
+    "node_down": Phrase("{name}  {rpc}  not running", "{name}  {rpc}  未运行"),
+    "live_height": Phrase("heights: {heights}", "高度:{heights}"),
+    "key_made": Phrase("{address} in {path}", "{address},文件 {path}"),
+    "key_lines": Phrase(
+        "address     {address}\nkind        {kind}\ntype        {key_type}\npublic key  {public_key}",
+        "地址  {address}\n用途  {kind}\n类型  {key_type}\n公钥  {public_key}",
+    ),
+    "new_passphrase": Phrase("New passphrase for {path}", "为 {path} 设置口令"),
+    "repeat_passphrase": Phrase("The same once more", "请再输入一次"),
+    "ask_passphrase": Phrase("Passphrase for {path}", "{path} 的口令"),
+    "authority_made": Phrase(
+        "authority {certificate}, fingerprint {fingerprint}", "CA {certificate},指纹 {fingerprint}"
+    ),
+    "certificate_issued": Phrase(
+        "certificate {certificate} for {address}", "已为 {address} 签发证书 {certificate}"
+    ),
+    "genesis_built": Phrase(
+        "{path}\ngenesis hash {genesis_hash}; {nodes} nodes, {accounts} accounts",
+        "{path}\n创世哈希 {genesis_hash};{nodes} 个节点,{accounts} 个账户",
+    ),
+    "no_openings": Phrase(
+        "without --out no opening is kept: nobody can ever show what these indexes stand for",
+        "未指定 --out,不保存打开文件:以后无人能证明这些索引对应的内容",
+    ),
+    "registering": Phrase("registering", "登记中"),
+    "register_progress": Phrase(
+        "{registered} of {total} registered, height {height}",
+        "已登记 {registered}/{total},高度 {height}",
+    ),
+    "registered": Phrase(
+        "{count} resources registered at heights {first} to {last}",
+        "已登记 {count} 条资源,高度 {first} 至 {last}",
+    ),
+    "not_ok": Phrase(
+        "{count} of them were refused on chain, the first as {status}",
+        "其中 {count} 条在链上被拒绝,第一条状态为 {status}",
+    ),
+    "info_lines": Phrase(
+        "chain {chain_id}, genesis {genesis_hash}\n"
+        "height {height}, {transactions} transactions, {operations} operations, {pending} pending\n"
+        "{masters} masters ({mode}), {peers} peers, node {node} {version}",
+        "链 {chain_id},创世 {genesis_hash}\n"
+        "高度 {height},交易 {transactions},操作 {operations},待处理 {pending}\n"
+        "主节点 {masters}({mode}),对等节点 {peers},节点 {node} {version}",
+    ),
+    "transaction_lines": Phrase(
+        "{id}\nheight {height}, index {index}, {time}\nmodule {module}, level {level}, "
+        "signed by {signed_by}",
+        "{id}\n高度 {height},序号 {index},{time}\n模块 {module},级别 {level},签名者 {signed_by}",
+    ),
+    "operation_line": Phrase(
+        "  {contract}.{method}: {status} {outputs}", "  {contract}.{method}:{status} {outputs}"
+    ),
+    "proof_lines": Phrase(
+        "proof of {id}, {size} bytes; save it with --json > proof.json, then: kanglian proof "
+        "verify proof.json --genesis genesis.json",
+        "{id} 的证明,{size} 字节;用 --json > proof.json 保存,然后:kanglian proof verify "
+        "proof.json --genesis genesis.json",
+    ),
+    "proof_holds": Phrase(
+        "HOLDS: {operation}\nby {account} ({organisation}): {contract}.{method} in {module} level "
+        "{level}\nat height {height}, {time} ({age} ago)\nanchor: genesis {anchor}\n"
+        "checked: {checked}",
+        "成立:{operation}\n账户 {account}({organisation}):{module} 级别 {level} 的 "
+        "{contract}.{method}\n高度 {height},{time}({age} 前)\n信任锚:创世 {anchor}\n已核对:{checked}",
+    ),
+    "checked_proof": Phrase("proof", "证明"),
+    "checked_opening": Phrase("opening ({parts})", "打开文件({parts})"),
+    "checked_record": Phrase("record", "记录"),
+    "unknown_organisation": Phrase("added after genesis", "创世后加入"),
+    # ---- what goes wrong ----
+    "error": Phrase("error", "错误"),
+    "error_config": Phrase("configuration", "配置错误"),
+    "error_file": Phrase("key or certificate file", "密钥或证书文件错误"),
+    "error_unavailable": Phrase("not available", "暂不可用"),
+    "error_rejected": Phrase("refused", "被拒绝"),
+    "error_node": Phrase("the node refused", "节点拒绝"),
+    "error_internal": Phrase(
+        "a mistake in Kanglian itself; please report it", "康链内部错误,请报告"
+    ),
+    "record_needs_opening": Phrase(
+        "--record says nothing without --opening", "--record 必须与 --opening 一起使用"
+    ),
+    "no_such_path": Phrase("give a file or folder", "请给出文件或文件夹"),
+    "terminal_key_needed": Phrase(
+        "{path} holds a node's key; an account needs a terminal key",
+        "{path} 是节点密钥;账户需要终端密钥",
+    ),
+}

@@ -1,0 +1,475 @@
+"""A running node: wires the cores to disk, network, clock and keys, and implements NodeService.
+
+Wiring only; every part says itself what it does. Tasks belong to one nursery: when one fails, the
+node stops, because a half node is worse than none.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import structlog
+import trio
+
+from consensus.core import Core
+from consensus.timeouts import Timeouts
+from contracts.interface import Method
+from genesis.networks import read_genesis
+from ledger.addresses import AddressKind, decode_text, encode_text
+from ledger.batch import Batch
+from ledger.codec import Record
+from ledger.crypto.suite import CryptoSuite
+from ledger.errors import Reason, Rejected, UnavailableError
+from ledger.genesis import Genesis, Node, node_address
+from ledger.ids import (
+    Address,
+    BatchDigest,
+    GroupId,
+    Height,
+    PublicKey,
+    Signature,
+    TimestampMs,
+    TransactionId,
+    ValidatorIndex,
+)
+from ledger.limits import PROTOCOL_VERSION
+from ledger.proof import RegistrationProof
+from ledger.store.blocks import BlockStore
+from ledger.store.leveldb import LevelStore
+from ledger.store.results import StateStore
+from ledger.transaction import Chain
+from node.admission import Admission
+from node.batch_maker import AuthorState, BatchMaker
+from node.batches import BatchPool
+from node.candidates import Candidates
+from node.chain_writer import ChainWriter
+from node.clock import Clock, SystemClock
+from node.config import NodeConfig
+from node.driver import BatchArrived, Collaborators, ConsensusDriver
+from node.executor import DecidedBlock, Executor
+from node.keystore import LoadedKey, PassphraseSource, load_key
+from node.limits import QUARANTINE_HEIGHTS
+from node.mempool import Mempool
+from node.metrics import Metrics
+from node.queries import Queries
+from node.router import Router
+from node.service import Committed, ConsensusView, FoundBlock, FoundTransaction, Info, PeerView
+from node.stages import StageClock
+from node.sync import BlockSync
+from node.wal import LogDamagedError, LoggedBatch, WriteAheadLog, set_aside
+from p2p.frames import FrameKind
+from p2p.hello import HelloIdentity
+from p2p.network import Network, NetworkConfig, PeerAddress, Surroundings
+from p2p.tls import TlsFiles
+from p2p.transport import TlsTransport
+
+_log = structlog.get_logger("node")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """This node among the nodes of genesis, with its key."""
+
+    node: Node
+    address: Address
+    secret: bytes
+    suite: CryptoSuite
+
+    def sign(self, digest: bytes) -> Signature:
+        """Sign a 32-byte digest with the node's key."""
+        return self.suite.sign(self.secret, digest)
+
+
+class RunningNode:
+    """One node of one chain. `run` serves until cancelled."""
+
+    def __init__(self, config: NodeConfig, passphrase: PassphraseSource) -> None:
+        """Open keys, genesis and stores.
+
+        Raises: ConfigError, PrivateFileError, Rejected(BAD_GENESIS), UnavailableError,
+            InvariantError; each names the file and what to do.
+        """
+        self._config = config
+        self._clock: Clock = SystemClock()
+        self._stages = StageClock()
+        self.metrics = Metrics(self._stages)
+        self._genesis = read_genesis(config.node.genesis_file)
+        key = load_key(config.node.key_file, passphrase)
+        data = config.node.data_dir
+        self._state = StateStore(LevelStore(data / "state"))
+        self._blocks_store = LevelStore(data / "blocks")
+        blocks = BlockStore(self._blocks_store)
+        self._executor = Executor(self._genesis, self._state, blocks, self._stages)
+        self._identity = _identify(self._genesis, key, self._executor.chain)
+        self._writer = ChainWriter(self._genesis, blocks, self._executor, self._stages)
+        self._mempool = Mempool()
+        self._pool = BatchPool()
+        self._queries = Queries(self._writer)
+        self._admission = Admission(self._executor, self._mempool, self._clock, self._stages)
+        self._waiting: dict[TransactionId, list[trio.Event]] = {}
+        self._next_block = trio.Event()
+        self._log_file, voting_from = self._open_log()
+        self._network: Network
+        self._maker = self._make_maker()
+        self._driver = self._make_driver(voting_from)
+        self._sync = BlockSync(
+            height=lambda: self._executor.state_tip.height,
+            send=self.send,
+            deliver=self._driver.post,
+        )
+        self._router = self._make_router()
+        self._network = self._make_network()
+        self._writer.on_block(self._on_block)
+
+    def _open_log(self) -> tuple[WriteAheadLog, int]:
+        """The log, and from which height on this node may vote.
+
+        Without its log a node cannot know what it signed; it votes again once the chain has moved
+        past anything it may have signed. A lone node has nobody to contradict.
+        """
+        path = self._config.node.data_dir / "consensus.wal"
+        try:
+            log = WriteAheadLog(path)
+        except LogDamagedError as error:
+            _log.error("log_damaged", file=str(set_aside(path)), detail=str(error))
+            log = WriteAheadLog(path)
+        height = self._executor.state_tip.height
+        is_alone = len(self._writer.validators.members) == 1
+        if log.is_new and height > 0 and not is_alone:
+            voting_from = height + 1 + QUARANTINE_HEIGHTS
+            _log.warning("quarantine", reason="the log is missing", voting_from=voting_from)
+            return log, voting_from
+        return log, 0
+
+    def _make_maker(self) -> BatchMaker:
+        maker = BatchMaker(
+            address=self._identity.address,
+            sign=self._identity.sign,
+            mempool=self._mempool,
+            pool=self._pool,
+            writer=self._writer,
+            clock=self._clock,
+            stages=self._stages,
+            publish=self._publish,
+        )
+        recovered = self._log_file.recovered
+        if recovered.ended is not None:
+            ended = recovered.ended
+            maker.resume(AuthorState(ended.own_sequence, BatchDigest(ended.own_previous)))
+        for entry in recovered.entries:
+            if isinstance(entry, LoggedBatch) and entry.own_sequence >= 0:
+                digest = self._admission.batch_digest(entry.wire)
+                maker.resume(AuthorState(entry.own_sequence + 1, digest))
+        return maker
+
+    def _make_driver(self, voting_from: int) -> ConsensusDriver:
+        parameters = self._genesis.parameters
+        core = Core(
+            Timeouts(
+                propose_ms=parameters.propose_timeout_ms,
+                prevote_ms=parameters.prevote_timeout_ms,
+                precommit_ms=parameters.precommit_timeout_ms,
+                delta_ms=parameters.timeout_delta_ms,
+            )
+        )
+        self._candidates = Candidates(self._writer, self._pool, parameters)
+        parts = Collaborators(
+            writer=self._writer,
+            candidates=self._candidates,
+            pool=self._pool,
+            maker=self._maker,
+            links=self,
+            clock=self._clock,
+            stages=self._stages,
+            metrics=self.metrics,
+            sign=self._identity.sign,
+        )
+        me = self._writer.validators.index_of(self._identity.address)
+        return ConsensusDriver(core, self._log_file, parts, me, voting_from)
+
+    def _make_router(self) -> Router:
+        return Router(
+            driver=self._driver,
+            writer=self._writer,
+            candidates=self._candidates,
+            pool=self._pool,
+            admission=self._admission,
+            sync=self._sync,
+            clock=self._clock,
+            stages=self._stages,
+            metrics=self.metrics,
+            ban=self.ban,
+        )
+
+    def _make_network(self) -> Network:
+        config, chain = self._config, self._executor.chain
+        files = TlsFiles(
+            certificate=config.tls.certificate_file,
+            key=config.tls.key_file,
+            authority=config.tls.authority_file,
+        )
+        allowed = {
+            node_address(node): PublicKey(bytes.fromhex(node.key)) for node in self._genesis.nodes
+        }
+        identity = HelloIdentity(
+            genesis_hash=chain.genesis_hash,
+            group=GroupId(chain.group),
+            address=self._identity.address,
+            role=self._identity.node.role,
+            digest=chain.suite.digest,
+            sign=self._identity.sign,
+            verify=chain.suite.verify,
+            is_allowed=allowed.get,
+        )
+        generator = secrets.SystemRandom()
+        surroundings = Surroundings(
+            now_ms=lambda: TimestampMs(self._clock.now_ms()),
+            height=lambda: Height(self._executor.state_tip.height),
+            jitter=generator.random,
+            random_bytes=secrets.token_bytes,
+        )
+        peers = tuple(
+            PeerAddress(decode_text(peer.address)[1], peer.host, peer.port)
+            for peer in config.p2p.peers
+        )
+        listen = NetworkConfig(config.p2p.listen_host, config.p2p.listen_port, peers)
+        transport = TlsTransport(files)
+        log = structlog.get_logger("p2p")
+        return Network(listen, identity, transport, self._router, surroundings, log)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Recover, listen, take part; until cancelled.
+
+        Raises: UnavailableError when a port is taken; InvariantError when a promise is broken.
+        """
+        try:
+            await self._writer.recover(self._log_file)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._network.run)
+                nursery.start_soon(self._driver.run)
+                nursery.start_soon(self._sync.run)
+                nursery.start_soon(self._router.verify_batches)
+                nursery.start_soon(self._maker.run, self._log_file)
+                nursery.start_soon(self._expire)
+                _log.info("node_ready", node=self._identity.node.name, height=self.height)
+                task_status.started()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._log_file.close()
+        self._state.close()
+        self._blocks_store.close()
+
+    async def _expire(self) -> None:
+        """Once a second, forget what can no longer be executed."""
+        while True:
+            await trio.sleep(1)
+            now = max(self._clock.now_ms(), self._executor.state_tip.time)
+            if expired := self._mempool.expire(now):
+                self.metrics.refused.labels(Reason.EXPIRED.value).inc(expired)
+            self._pool.expire(self._executor.state_tip.time)
+            self.metrics.pool.set(len(self._mempool))
+
+    # ---- Links: what the driver needs of the network ----
+
+    def broadcast(self, kind: FrameKind, payload: bytes) -> int:
+        """Queue a frame for every linked node."""
+        return self._network.broadcast(kind, payload)
+
+    def send(self, address: Address, kind: FrameKind, payload: bytes) -> bool:
+        """Queue a frame for one node."""
+        return self._network.send(address, kind, payload)
+
+    def ban(self, address: Address, seconds: float, reason: str) -> None:
+        """Drop a node that lied."""
+        self._network.ban(address, seconds, reason)
+
+    def _publish(self, batch: Batch) -> None:
+        self._network.broadcast(FrameKind.BATCH, batch.wire)
+        self._driver.post(BatchArrived())
+
+    def _on_block(self, block: DecidedBlock) -> None:
+        """After a block is executed and durable: free what it held, tell who waits."""
+        count = 0
+        for batch in block.batches:
+            count += len(batch.transactions)
+            for transaction in batch.transactions:
+                self._mempool.remove(transaction.id)
+        self._pool.remove([batch.digest for batch in block.batches])
+        self.metrics.height.set(block.header.height)
+        self.metrics.transactions.inc(count)
+        self._next_block.set()
+        self._next_block = trio.Event()
+        if self._waiting:
+            self._wake_waiting()
+
+    def _wake_waiting(self) -> None:
+        done = [item for item in self._waiting if self._queries.located(item)]
+        for transaction_id in done:
+            for event in self._waiting.pop(transaction_id):
+                event.set()
+
+    # ---- NodeService ----
+
+    @property
+    def chain(self) -> Chain:
+        """Which chain this node serves."""
+        return self._executor.chain
+
+    @property
+    def genesis(self) -> Genesis:
+        """The genesis record."""
+        return self._genesis
+
+    @property
+    def height(self) -> int:
+        """The newest executed and durable height."""
+        return self._executor.state_tip.height
+
+    def info(self) -> Info:
+        """The node and its chain in one look."""
+        tip = self._executor.state_tip
+        return Info(
+            chain_id=self._genesis.chain_name,
+            genesis_hash=self.chain.genesis_hash,
+            group=self.chain.group,
+            version=version("kanglian"),
+            protocol_version=PROTOCOL_VERSION,
+            node=self._identity.node.name,
+            height=tip.height,
+            latest_block_hash=tip.block_hash,
+            latest_block_time=tip.time,
+            transactions=tip.transactions,
+            operations=tip.operations,
+            pending=len(self._mempool),
+            masters=len(self._writer.validators.members),
+            mode="flat",
+            peers=len(self._network.peers),
+            syncing=self._sync.is_behind,
+        )
+
+    def peers(self) -> tuple[PeerView, ...]:
+        """All nodes of the allow-list but this one."""
+        links = {link.address: link for link in self._network.peers}
+        views: list[PeerView] = []
+        for node in self._genesis.nodes:
+            address = node_address(node)
+            link = links.get(address)
+            if address == self._identity.address:
+                continue
+            views.append(
+                PeerView(
+                    name=node.name,
+                    address=node.address,
+                    role=node.role,
+                    connected=link is not None,
+                    endpoint="" if link is None else f"{link.host}:{link.port}",
+                    direction="" if link is None else str(link.direction),
+                    height=self._sync.tip_of(address),
+                    round_trip_ms=None if link is None else link.round_trip_ms,
+                    bytes_in=0 if link is None else link.received_bytes,
+                    bytes_out=0 if link is None else link.sent_bytes,
+                )
+            )
+        return tuple(views)
+
+    def consensus(self) -> ConsensusView:
+        """Where consensus stands."""
+        status = self._driver.core.status
+        validators = self._writer.validators
+        names = {node_address(node): node.name for node in self._genesis.nodes}
+        ordered = [names[Address(member.address)] for member in validators.members]
+        proposers = self._writer.proposers()
+        proposer = proposers[(self._driver.height + status.round) % len(proposers)]
+        excluded = [
+            name for index, name in enumerate(ordered) if ValidatorIndex(index) not in proposers
+        ]
+        return ConsensusView(
+            height=self._driver.height,
+            round=status.round,
+            step=status.step.name.lower(),
+            validators=tuple(ordered),
+            quorum=validators.quorum,
+            proposer=ordered[proposer],
+            demoted=tuple(excluded),
+            voting=self._driver.is_voting,
+        )
+
+    async def submit(self, wires: Sequence[bytes]) -> list[TransactionId | Exception]:
+        """Admit transactions of clients."""
+        if self._sync.is_behind:
+            refusal = UnavailableError("this node is catching up; use another or try again soon")
+            return [refusal for _ in wires]
+        answers = await self._admission.admit(wires)
+        self._maker.notify()
+        return answers
+
+    def committed(self, transaction_id: TransactionId) -> Committed | None:
+        """The first result of an id."""
+        return self._queries.committed(transaction_id)
+
+    async def wait_committed(self, transaction_id: TransactionId) -> Committed:
+        """Wait until the id is executed."""
+        while (found := self._queries.committed(transaction_id)) is None:
+            event = trio.Event()
+            events = self._waiting.setdefault(transaction_id, [])
+            events.append(event)
+            try:
+                await event.wait()
+            finally:
+                if not event.is_set():
+                    events.remove(event)
+                    if not events:
+                        del self._waiting[transaction_id]
+        return found
+
+    async def wait_height(self, height: int) -> None:
+        """Wait until the block at `height` is executed."""
+        while self.height < height:
+            await self._next_block.wait()
+
+    def is_pending(self, transaction_id: TransactionId) -> bool:
+        """Whether the id waits here for a block."""
+        return transaction_id in self._mempool
+
+    def transaction(self, any_id: bytes) -> FoundTransaction | None:
+        """A transaction by its id or an operation's id."""
+        return self._queries.transaction(any_id)
+
+    def block(self, height: int) -> FoundBlock | None:
+        """A stored block."""
+        return self._queries.block(height)
+
+    def height_of(self, block_hash: bytes) -> int | None:
+        """The height of a block hash."""
+        return self._writer.blocks.height_of(block_hash)
+
+    def proof(self, any_id: bytes) -> RegistrationProof | None:
+        """The proof of a transaction or operation."""
+        return self._queries.proof(any_id)
+
+    def method(self, module: str, contract: str, name: str) -> Method | None:
+        """A method of a contract."""
+        return self._executor.engine.method(module, contract, name)
+
+    def read(
+        self, module: str, level: int, contract: str, view: Method, arguments: Record
+    ) -> Record:
+        """Run a reading method."""
+        return self._queries.read(module, level, contract, view, arguments)
+
+
+def _identify(genesis: Genesis, key: LoadedKey, chain: Chain) -> Identity:
+    """Find this node's key on the allow-list.
+
+    Raises: Rejected(BAD_GENESIS).
+    """
+    for node in genesis.nodes:
+        if node.key == key.public_key.hex():
+            return Identity(node, node_address(node), key.secret, chain.suite)
+    address = encode_text(AddressKind.NODE, decode_text(key.address)[1])
+    raise Rejected(
+        Reason.BAD_GENESIS, "this node's key is not on the allow-list of genesis", address=address
+    )

@@ -1,0 +1,157 @@
+"""Answers about the chain from what is stored: transactions, blocks, proofs, reads.
+
+Nothing here writes. The few newest blocks are kept decoded, because most questions are about them.
+"""
+
+from contracts.interface import BlockContext, Method
+from ledger.batch import Batch, parse_batch
+from ledger.block import BLOCK, HEADER, block_hash
+from ledger.codec import Record
+from ledger.errors import Reason, Rejected, UnavailableError, invariant
+from ledger.ids import TransactionId
+from ledger.proof import RegistrationProof
+from ledger.receipts import RECEIPT, Receipt, Status
+from ledger.state import Overlay
+from ledger.store.results import Locator
+from ledger.transaction import Transaction, operation_ids
+from node import limits
+from node.chain_writer import ChainWriter
+from node.service import Committed, FoundBlock, FoundTransaction
+
+
+class Queries:
+    """Reads over the executed chain."""
+
+    def __init__(self, writer: ChainWriter) -> None:
+        self._writer = writer
+        self._executor = writer.executor
+        self._recent: dict[int, FoundBlock] = {}
+
+    def block(self, height: int) -> FoundBlock | None:
+        """A stored and executed block, or None."""
+        if not 1 <= height <= self._executor.state_tip.height:
+            return None
+        found = self._recent.get(height)
+        if found is None:
+            found = self._load(height)
+            while len(self._recent) >= limits.RECENT_BLOCKS:
+                del self._recent[next(iter(self._recent))]
+            self._recent[height] = found
+        return found
+
+    def _load(self, height: int) -> FoundBlock:
+        stored = self._writer.blocks.block(height)
+        invariant(stored is not None, f"block {height} is missing")
+        if stored is None:
+            raise AssertionError
+        block = BLOCK.decode(stored.block)
+        chain = self._writer.chain
+        batches = [parse_batch(w, chain) for w in self._writer.blocks.batches(block.batches)]
+        return FoundBlock(
+            header_bytes=block.header,
+            header=HEADER.decode(block.header),
+            block=block,
+            block_hash=block_hash(block.header, chain.suite),
+            certificate=stored.certificate,
+            batches=tuple(batches),
+        )
+
+    def committed(self, any_id: bytes) -> Committed | None:
+        """The first result of an id, if it was executed."""
+        found = self.transaction(any_id)
+        if found is None:
+            return None
+        statuses = tuple(Status(receipt.status).name for receipt in found.receipts)
+        return Committed(found.block_height, statuses)
+
+    def transaction(self, any_id: bytes) -> FoundTransaction | None:
+        """A transaction by its id or the id of one of its operations."""
+        located = self._locate(any_id)
+        if located is None:
+            return None
+        locator, block, transaction = located
+        ids = operation_ids(transaction, self._writer.chain.suite)
+        before = sum(len(batch.transactions) for batch in block.batches[: locator.batch])
+        return FoundTransaction(
+            transaction=transaction,
+            block_height=locator.height,
+            block_time=block.header.time,
+            index=before + locator.transaction,
+            operation=None if any_id == transaction.id else locator.operation,
+            operation_ids=ids,
+            receipts=self._receipts(transaction, locator),
+        )
+
+    def _locate(self, any_id: bytes) -> tuple[Locator, FoundBlock, Transaction] | None:
+        locator = self._executor.state.locate(any_id)
+        if locator is None:
+            return None
+        block = self.block(locator.height)
+        if block is None:
+            return None
+        batch: Batch = block.batches[locator.batch]
+        return locator, block, batch.transactions[locator.transaction]
+
+    def _receipts(self, transaction: Transaction, locator: Locator) -> tuple[Receipt, ...]:
+        encoded = self._namespace_receipts(transaction, locator.height)
+        # Receipts of one transaction stand together; the locator names that of its operation.
+        first = locator.receipt - locator.operation
+        return tuple(
+            RECEIPT.decode(item) for item in encoded[first : first + len(transaction.operations)]
+        )
+
+    def _namespace_receipts(self, transaction: Transaction, height: int) -> tuple[bytes, ...]:
+        for result in self._executor.state.receipts(height):
+            if (result.module, result.level) == (transaction.body.module, transaction.body.level):
+                return result.receipts
+        return ()
+
+    def proof(self, any_id: bytes) -> RegistrationProof | None:
+        """The proof of a transaction or operation.
+
+        Raises: UnavailableError while the next header does not exist, Rejected(NOT_SUCCESSFUL).
+        """
+        located = self._locate(any_id)
+        if located is None:
+            return None
+        locator, block, transaction = located
+        following = self.block(locator.height + 1)
+        if following is None:
+            raise UnavailableError(
+                f"the proof needs header {locator.height + 1}, which is not decided yet; "
+                "ask again in a moment"
+            )
+        receipt = self._receipts(transaction, locator)[locator.operation]
+        if receipt.status != Status.OK:
+            raise Rejected(Reason.NOT_SUCCESSFUL, status=Status(receipt.status).name)
+        results = self._executor.state.receipts(locator.height)
+        return RegistrationProof.build(
+            chain=self._writer.chain,
+            batches=block.batches,
+            transaction_id=transaction.id,
+            operation=locator.operation,
+            header=block.header_bytes,
+            certificate=block.certificate,
+            receipts={(item.module, item.level): item.receipts for item in results},
+            next_header=following.header_bytes,
+            next_certificate=following.certificate,
+        )
+
+    def read(
+        self, module: str, level: int, contract: str, view: Method, arguments: Record
+    ) -> Record:
+        """Run a reading method on the newest executed state.
+
+        Raises: Revert, Rejected(UNKNOWN_NAMESPACE).
+        """
+        engine = self._executor.engine
+        if not engine.has_namespace(module, level):
+            raise Rejected(Reason.UNKNOWN_NAMESPACE, module=module, level=level)
+        tip = self._executor.state_tip
+        context = BlockContext(tip.height, tip.time)
+        overlay = Overlay(self._executor.state)
+        return engine.read(overlay, context, module, level, contract, view, arguments)
+
+    def located(self, any_id: TransactionId) -> bool:
+        """Whether an id was executed."""
+        return self._executor.state.locate(any_id) is not None

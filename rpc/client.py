@@ -1,0 +1,319 @@
+"""The Python client: a blocking JSON-RPC connection to one node, and the signing of transactions.
+
+What it decides: nothing about the chain. It learns group and genesis hash from the node, and
+refuses a node of another chain when a genesis is given. One `Client` belongs to one thread.
+Source: JSON-RPC 2.0 specification; rpc/methods.py (the methods); docs/format.md section 3.
+"""
+
+import base64
+import http.client
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self, cast
+from urllib.parse import urlsplit
+
+from contracts.abi import to_json
+from ledger import limits
+from ledger.codec import Record, encode
+from ledger.crypto import keys
+from ledger.crypto.keys import KeyType
+from ledger.crypto.suites import suite_named
+from ledger.errors import KanglianError, Reason, Rejected, UnavailableError
+from ledger.genesis import Genesis, chain_of
+from ledger.ids import Address, GenesisHash, GroupId
+from ledger.transaction import (
+    TRANSACTION_TAG,
+    Call,
+    Chain,
+    EnvelopeSummary,
+    SignedTransaction,
+    TransactionBody,
+    operations_root,
+)
+
+CALL_TIMEOUT_MS = 75_000
+"""A little above the longest wait that a node grants (60 s)."""
+ANSWER_BYTES = 64 * limits.MIB
+"""The largest answer is a block of 8 MiB told at length."""
+VALID_FOR_MS = 120_000
+"""Two minutes: long enough for a slow line, and the replay window keeps the id for ten."""
+
+Json = dict[str, Any]
+Wait = Literal["none", "commit"]
+
+
+class RpcFailure(KanglianError):
+    """A node answered with an error; `kind` is stable, `message` is for people."""
+
+    def __init__(self, kind: str, message: str, data: Json) -> None:
+        self.kind = kind
+        self.message = message
+        self.data = data
+        super().__init__(f"{kind}: {message}")
+
+
+def signing_time(info: Json, clock_ms: int) -> int:
+    """The time to sign with: a clock that lags behind the chain would sign the past."""
+    return max(clock_ms, int(info["latest_block_time"]))
+
+
+class Client:
+    """A keep-alive connection to the JSON-RPC endpoint of one node; use it as a context."""
+
+    def __init__(
+        self, url: str, genesis: Genesis | None = None, timeout_ms: int = CALL_TIMEOUT_MS
+    ) -> None:
+        """Nothing is sent yet. With `genesis`, `chain()` refuses a node of another chain.
+
+        Raises: UnavailableError when `url` is not http://HOST:PORT.
+        """
+        parts = urlsplit(url)
+        try:
+            host, port = parts.hostname, parts.port or 80
+        except ValueError:
+            host, port = None, 0
+        if parts.scheme != "http" or not host:
+            raise UnavailableError(f"{url!r} is no node address; write it as http://HOST:PORT")
+        self._url = url
+        self._genesis = genesis
+        self._http = http.client.HTTPConnection(host, port, timeout=timeout_ms / 1000)
+        self._next_id = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; a later call opens it again."""
+        self._http.close()
+
+    def request(self, name: str, /, **params: object) -> Any:
+        """The result of calling the method `name`.
+
+        Raises: RpcFailure when the node refuses, UnavailableError when it does not answer.
+        """
+        self._next_id += 1
+        body = {"jsonrpc": "2.0", "id": self._next_id, "method": name, "params": params}
+        answer = self._post(json.dumps(body, ensure_ascii=False).encode())
+        error = answer.get("error")
+        if error is not None:
+            data = cast("Json", error.get("data") or {})
+            kind = str(data.get("kind", "internal"))
+            raise RpcFailure(kind, str(error.get("message", "")), data)
+        if answer.get("id") != self._next_id or "result" not in answer:
+            raise UnavailableError(f"{self._url} does not speak JSON-RPC 2.0; is it a node's port?")
+        return answer["result"]
+
+    def _post(self, body: bytes) -> Json:
+        try:
+            self._http.request("POST", "/", body, {"Content-Type": "application/json"})
+            response = self._http.getresponse()
+            data = response.read(ANSWER_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            # The request may have arrived; whoever resends sends the same bytes, so the same id.
+            self._http.close()
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise UnavailableError(
+                f"no answer from {self._url} ({reason}); is the node running, and is this its "
+                "RPC port?"
+            ) from None
+        try:
+            answer = json.loads(data)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            self._http.close()
+            raise UnavailableError(
+                f"{self._url} answered HTTP {response.status} without JSON; is it a node's port?"
+            )
+        found = cast("Json", answer)
+        if "jsonrpc" not in found:
+            raise self._refusal(response.status, found)
+        return found
+
+    def _refusal(self, status: int, answer: Json) -> KanglianError:
+        """An error of the HTTP layer: busy (503) passes, everything else is the request's fault."""
+        error = cast("Json", answer.get("error") or {})
+        kind, message = str(error.get("kind", "http")), str(error.get("message", ""))
+        self._http.close()
+        if status == 503:
+            return UnavailableError(f"{self._url} is busy: {message}; try again")
+        return RpcFailure(kind, f"HTTP {status} {message}", {})
+
+    def getinfo(self) -> Json:
+        """The node and its chain in one look."""
+        return self.request("getinfo")
+
+    def get_transaction(self, transaction_id: str) -> Json:
+        """A transaction by its id, or by the id of an operation, in hex."""
+        return self.request("get_transaction", id=transaction_id)
+
+    def get_transaction_receipt(self, transaction_id: str) -> Json:
+        """What became of it."""
+        return self.request("get_transaction_receipt", id=transaction_id)
+
+    def get_block(self, height: int | None = None, block_hash: str | None = None) -> Json:
+        """A block with the ids of its transactions; the newest when nothing is named."""
+        return self.request("get_block", height=height, hash=block_hash)
+
+    def get_block_header(self, height: int | None = None, block_hash: str | None = None) -> Json:
+        """A header with its certificate."""
+        return self.request("get_block_header", height=height, hash=block_hash)
+
+    def get_proof(self, transaction_id: str) -> Json:
+        """The proof document of an operation."""
+        return self.request("get_proof", id=transaction_id)
+
+    def send_transaction(self, wire: bytes, wait: Wait = "none", timeout_ms: int = 30_000) -> Json:
+        """Send one signed transaction; `wait="commit"` answers with its height."""
+        encoded = base64.b64encode(wire).decode()
+        return self.request(
+            "send_transaction", transaction=encoded, wait=wait, timeout_ms=timeout_ms
+        )
+
+    def send_transactions(
+        self, wires: Sequence[bytes], wait: Wait = "none", timeout_ms: int = 30_000
+    ) -> list[Json]:
+        """Send up to 1,000 transactions; one item each, an `error` member where one is refused."""
+        encoded = [base64.b64encode(wire).decode() for wire in wires]
+        answer = self.request(
+            "send_transactions", transactions=encoded, wait=wait, timeout_ms=timeout_ms
+        )
+        return cast("list[Json]", answer["transactions"])
+
+    def call(
+        self, module: str, level: int, contract: str, method: str, arguments: Record | Json
+    ) -> Json:
+        """Run a reading method on the newest state: `{height, result}`."""
+        plain: object = to_json(arguments) if isinstance(arguments, Record) else arguments
+        return self.request(
+            "call",
+            module=module,
+            level=level,
+            contract=contract,
+            method=method,
+            arguments=plain,
+        )
+
+    def get_peers(self) -> Json:
+        """The other nodes and the state of the links to them."""
+        return self.request("get_peers")
+
+    def get_consensus(self) -> Json:
+        """Where consensus stands."""
+        return self.request("get_consensus")
+
+    def wait_height(self, height: int, timeout_ms: int = 30_000) -> int:
+        """Wait until the node has executed `height`; the height it is at, reached or not."""
+        return int(self.request("wait_height", height=height, timeout_ms=timeout_ms)["height"])
+
+    def chain(self) -> Chain:
+        """Which chain the node serves.
+
+        Raises: Rejected(WRONG_CHAIN) when a genesis was given and the node serves another chain.
+        """
+        info = self.getinfo()
+        suite = suite_named(str(info.get("suite", "international")))
+        genesis_hash = GenesisHash(bytes.fromhex(str(info["genesis_hash"])))
+        chain = Chain(genesis_hash, GroupId(int(info["group"])), suite)
+        if self._genesis is not None and chain_of(self._genesis) != chain:
+            raise Rejected(
+                Reason.WRONG_CHAIN,
+                f"{self._url} serves another chain than the genesis file names",
+                genesis_hash=genesis_hash.hex(),
+            )
+        return chain
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """An account's key on one chain. The secret stands in no repr."""
+
+    chain: Chain
+    key_type: KeyType
+    secret: bytes
+    script: bytes
+    account: Address
+
+    def __repr__(self) -> str:
+        return f"Signer(account={self.account.hex()})"
+
+    def call(
+        self,
+        module: str,
+        level: int,
+        contract: str,
+        method: str,
+        arguments: Record,
+        *,
+        now_ms: int,
+        valid_for_ms: int = VALID_FOR_MS,
+        nonce: bytes | None = None,
+    ) -> bytes:
+        """The wire bytes of a signed transaction of one operation."""
+        call = Call(contract, method, encode(arguments))
+        return self.sign(module, level, call, now_ms=now_ms, valid_for_ms=valid_for_ms, nonce=nonce)
+
+    def sign(
+        self,
+        module: str,
+        level: int,
+        call: Call,
+        *,
+        now_ms: int,
+        valid_for_ms: int = VALID_FOR_MS,
+        nonce: bytes | None = None,
+    ) -> bytes:
+        """The same for an encoded operation; 16 random bytes make it unique."""
+        return self._sign(module, level, call, None, now_ms, valid_for_ms, nonce)
+
+    def envelope(
+        self,
+        module: str,
+        level: int,
+        operations: Sequence[Call],
+        *,
+        now_ms: int,
+        valid_for_ms: int = VALID_FOR_MS,
+        nonce: bytes | None = None,
+        atomic: bool = False,
+    ) -> bytes:
+        """The wire bytes of many operations of one namespace under one signature."""
+        calls = tuple(operations)
+        root = operations_root(calls, self.chain.suite)
+        summary = EnvelopeSummary(len(calls), root, atomic)
+        return self._sign(module, level, summary, calls, now_ms, valid_for_ms, nonce)
+
+    def _sign(
+        self,
+        module: str,
+        level: int,
+        payload: Call | EnvelopeSummary,
+        operations: tuple[Call, ...] | None,
+        now_ms: int,
+        valid_for_ms: int,
+        nonce: bytes | None,
+    ) -> bytes:
+        body = encode(
+            TransactionBody(
+                version=limits.PROTOCOL_VERSION,
+                genesis_hash=self.chain.genesis_hash,
+                group=self.chain.group,
+                module=module,
+                level=level,
+                account=self.account,
+                signer=None,
+                nonce=secrets.token_bytes(16) if nonce is None else nonce,
+                valid_until=now_ms + min(valid_for_ms, limits.REPLAY_WINDOW_MS),
+                client_time=now_ms,
+                after=None,
+                payload=payload,
+            )
+        )
+        digest = self.chain.suite.digest(TRANSACTION_TAG + body)
+        signature = keys.sign(self.key_type, self.secret, digest)
+        return encode(SignedTransaction(body, self.script, ((0, signature),), operations))

@@ -1,0 +1,208 @@
+"""What commands show and how they end: output, progress, errors and exit codes.
+
+What it decides: which stream a text goes to and which number a command ends with. Standard output
+holds the answer alone, and exactly JSON under `--json`; everything else goes to standard error.
+
+    0 done   1 the answer is no   2 wrong usage   3 not reachable, try later
+    4 configuration, key or genesis file   70 a mistake of ours
+
+Heavy modules are imported where they are needed, so that `--help` comes at once.
+"""
+# ruff: noqa: PLC0415 - see above
+
+import getpass
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ledger.errors import InvariantError, KanglianError, Reason, Rejected, UnavailableError
+from node.messages import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from node.keystore import PassphraseSource
+
+EXIT_NO = 1
+EXIT_UNAVAILABLE = 3
+EXIT_CONFIG = 4
+EXIT_INTERNAL = 70
+PLAIN_STEPS = 10
+"""Lines that long work prints into a log file, where a moving bar would be noise."""
+
+
+class Ending(NamedTuple):
+    """How a failed command ends: exit code, stable kind, a heading, what to tell."""
+
+    code: int
+    kind: str
+    heading: str
+    message: str
+
+
+def ending_of(error: KanglianError) -> Ending:
+    """The exit code and the words of an error."""
+    from genesis.private_files import PrivateFileError
+    from node.config import ConfigError
+    from rpc.client import RpcFailure
+
+    match error:
+        case ConfigError():
+            return Ending(EXIT_CONFIG, "config", say("error_config"), str(error))
+        case PrivateFileError():
+            return Ending(EXIT_CONFIG, error.problem, say("error_file"), str(error))
+        case RpcFailure():
+            code = EXIT_UNAVAILABLE if error.kind == "unavailable" else EXIT_NO
+            return Ending(code, error.kind, say("error_node"), _node_words(error))
+        case UnavailableError():
+            return Ending(EXIT_UNAVAILABLE, "unavailable", say("error_unavailable"), str(error))
+        case Rejected():
+            code = EXIT_CONFIG if error.reason is Reason.BAD_GENESIS else EXIT_NO
+            return Ending(code, error.reason, say("error_rejected"), str(error))
+        case InvariantError():
+            return Ending(EXIT_INTERNAL, "internal", say("error_internal"), str(error))
+        case _:
+            return Ending(EXIT_NO, "error", say("error"), str(error))
+
+
+def _node_words(failure: "KanglianError") -> str:
+    from rpc.client import RpcFailure
+
+    if not isinstance(failure, RpcFailure):
+        return str(failure)
+    detail = failure.data.get("detail")
+    text = failure.message or failure.kind
+    return f"{text}: {detail}" if detail and str(detail) not in text else text
+
+
+def report(error: KanglianError, *, as_json: bool) -> int:
+    """Tell what went wrong on standard error; the exit code."""
+    ending = ending_of(error)
+    if as_json:
+        body = {"error": {"kind": ending.kind, "message": ending.message}}
+        note(json.dumps(body, ensure_ascii=False))
+    else:
+        note(f"{ending.heading}: {ending.message}")
+    return ending.code
+
+
+def note(text: str) -> None:
+    """A line for people, on standard error."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def show(document: object, text: str, *, as_json: bool) -> None:
+    """The answer of a command, as one JSON document or as text for people."""
+    if as_json:
+        text = json.dumps(document, ensure_ascii=False, indent=2)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def show_line(document: object) -> None:
+    """One line of JSON."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def moment(time_ms: int) -> str:
+    """A time for people, in the zone of this machine."""
+    return f"{datetime.fromtimestamp(time_ms / 1000, UTC).astimezone():%Y-%m-%d %H:%M:%S %z}"
+
+
+def duration(milliseconds: int) -> str:
+    """A span for people, in its two largest units."""
+    seconds = max(milliseconds, 0) // 1000
+    spans = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+    parts = [
+        f"{seconds % larger // size} {unit}"
+        for (size, unit), larger in zip(spans, (10**12, 86_400, 3_600, 60), strict=True)
+        if seconds % larger // size
+    ]
+    return " ".join(parts[:2]) or "0 s"
+
+
+class Advance(Protocol):
+    """How long work tells how far it is."""
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        """`done` of `total`; `text` says it in words."""
+        ...
+
+
+@contextmanager
+def progress() -> Iterator[Advance]:
+    """A moving bar at a terminal; about ten plain lines elsewhere. Always on standard error."""
+    if not sys.stderr.isatty():
+        yield _plain_progress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def advance(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=total, description=text)
+
+        yield advance
+
+
+def _plain_progress() -> Advance:
+    shown = -1
+
+    def advance(done: int, total: int, text: str) -> None:
+        nonlocal shown
+        step = PLAIN_STEPS * done // max(total, 1)
+        if step > shown:
+            shown = step
+            note(text)
+
+    return advance
+
+
+def live_line(text: str) -> None:
+    """Replace the last line at a terminal; say nothing elsewhere."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[2K{text}")
+        sys.stderr.flush()
+
+
+def passphrases(file: "Path | None") -> "PassphraseSource":
+    """Where an existing key's passphrase comes from: file, variable, or whoever sits there."""
+    import os
+
+    from node.keystore import PassphraseSource
+
+    prompt = _ask if sys.stdin.isatty() else None
+    return PassphraseSource(file, os.environ, prompt)
+
+
+def new_passphrase(file: "Path | None", path: "Path") -> str:
+    """The passphrase of a key that is about to be made; a person types it twice.
+
+    Raises: PrivateFileError when there is none or the two differ.
+    """
+    import os
+
+    from genesis.private_files import FileProblem, PrivateFileError
+    from node.keystore import PassphraseSource
+
+    def ask_twice(_: str) -> str:
+        first = getpass.getpass(say("new_passphrase", path=path) + ": ")
+        if getpass.getpass(say("repeat_passphrase") + ": ") == first:
+            return first
+        detail, remedy = "the two passphrases differ", "try again"
+        raise PrivateFileError(FileProblem.NO_PASSPHRASE, path, detail, remedy)
+
+    prompt: Callable[[str], str] | None = ask_twice if sys.stdin.isatty() else None
+    return PassphraseSource(file, os.environ, prompt).passphrase_for(path)
+
+
+def _ask(question: str) -> str:
+    return getpass.getpass(f"{question}: ")

@@ -1,0 +1,45 @@
+"""A node process: the running node and its front door under one roof, until a signal says stop.
+
+SIGTERM and SIGINT stop accepting, let requests in flight finish, close the stores and return. What
+goes wrong at the start is named by the exception; what breaks a promise later stops the process.
+"""
+
+import gc
+import signal
+
+import structlog
+import trio
+
+from node.config import NodeConfig
+from node.keystore import PassphraseSource
+from node.node import RunningNode
+from rpc.http import HttpConfig, serve_http
+from rpc.methods import build_app
+
+_log = structlog.get_logger("node")
+
+
+async def run(config: NodeConfig, passphrase: PassphraseSource) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises: what `RunningNode` raises; UnavailableError when a port is taken.
+    """
+    node = RunningNode(config, passphrase)
+    app = build_app(node, node.metrics.render)
+    door = HttpConfig(config.rpc.listen_host, config.rpc.listen_port)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+        await nursery.start(node.run)
+        await nursery.start(serve_http, door, app)
+        _log.info("rpc_ready", host=door.host, port=door.port)
+        # What start-up made lives as long as the process: keep the collector from walking it.
+        gc.collect()
+        gc.freeze()
+
+
+async def _stop_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            _log.info("stopping", signal=signal.Signals(number).name)
+            scope.cancel()
+            return

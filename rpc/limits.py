@@ -1,0 +1,50 @@
+"""Every limit of the front door, with the reason of each number.
+
+What it decides: how much one client may make the node hold, parse or wait for.
+What it never does: limit what a transaction may be; that is ledger/limits.py.
+Source: architecture section 9; measurements in bench/.
+"""
+
+from ledger.limits import KIB, MIB
+
+BODY_BYTES = 4 * MIB
+"""A hundred transactions of 30 KiB in base64; parsing this much takes the loop about 10 ms."""
+JSON_DEPTH = 32
+"""Arguments of contracts nest below ten; the walk and every decoder stay far from recursion."""
+JSON_VALUES = 100_000
+"""A value costs up to 64 bytes of memory and 0.25 us of the loop: 6 MB and 25 ms at worst."""
+BATCH_REQUESTS = 100
+"""Amortises the cost of HTTP to nothing; one client holds a running place for a bounded time."""
+ID_BYTES = 256
+"""An id is echoed, so it must not amplify; a UUID has 38 bytes."""
+ECHO_BYTES = 200
+"""How much of a client's own words an error repeats."""
+RESPONSE_BYTES = 16 * MIB
+"""Two of the largest blocks; a batch of a hundred reads cannot fill the memory."""
+RUNNING_REQUESTS = 16
+"""Runnable RPC tasks beside consensus: each takes the loop for some 2 ms, so 32 ms at worst."""
+RETRY_AFTER_MS = 1_000
+"""The hint to a client when the node is not ready: about one block."""
+
+HEAD_BYTES = 16 * KIB
+"""Request line and header fields; a browser behind three proxies sends 4 KiB."""
+READ_BYTES = 64 * KIB
+"""One read; a pipelining client can queue no more requests than fit here."""
+BODIES_BYTES = 128 * MIB
+"""Bodies of all connections, received or being answered: 32 of the largest."""
+CONNECTIONS = 512
+"""Gateways and SDKs keep few connections; each costs about 10 KB and one descriptor."""
+REFUSED_CONNECTIONS = 64
+"""How many beyond CONNECTIONS hear why before they are closed; the rest just close."""
+HEADER_TIMEOUT_MS = 10_000
+"""From the first byte of a request to the end of its head: one packet on any line."""
+BODY_TIMEOUT_MS = 30_000
+"""From the end of the head to the end of the body: 4 MiB on a line of 1.2 Mbit/s."""
+IDLE_TIMEOUT_MS = 60_000
+"""Between requests: longer than the pauses of a polling client."""
+SEND_TIMEOUT_MS = 20_000
+"""For one response: whoever reads 8 MiB more slowly than 3.4 Mbit/s asks for less."""
+LINGER_TIMEOUT_MS = 1_000
+"""Time for a refused client to read why, before the reset that its unread bytes would cause."""
+STOP_GRACE_MS = 2_000
+"""What a stopping node gives the requests that are being answered."""

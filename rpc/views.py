@@ -1,0 +1,199 @@
+"""What clients read: blocks, transactions and receipts as JSON objects.
+
+What it decides: member names and forms: hashes as lower-case hex, times in ms, calls and results
+decoded by the contract's own schema where this node knows it, hex where it does not.
+What it never does: change state, wait, or judge.
+"""
+
+from functools import lru_cache
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from contracts.abi import to_json
+from contracts.interface import Method
+from ledger import limits
+from ledger.addresses import AddressKind, encode_text, resolve_script
+from ledger.codec import Record, Schema
+from ledger.crypto.suite import CryptoSuite
+from ledger.errors import Rejected
+from ledger.receipts import Event, Receipt, Status
+from ledger.transaction import Call, Transaction
+from node.service import FoundBlock, FoundTransaction
+
+Json = dict[str, object]
+
+
+class MethodSource(Protocol):
+    """Who knows the methods of contracts."""
+
+    def method(self, module: str, contract: str, name: str) -> Method | None:
+        """A method of a contract, or None."""
+        ...
+
+
+def transaction_view(source: MethodSource, found: FoundTransaction, suite: CryptoSuite) -> Json:
+    """Where a transaction stands, what it asks, and what became of it.
+
+    An operation id narrows `operations` and `receipts` to that operation. `receipt` is the only
+    receipt, or null for a whole envelope.
+    """
+    return {
+        "transaction": _body_view(source, found, suite),
+        **receipts_view(source, found),
+    }
+
+
+def receipts_view(source: MethodSource, found: FoundTransaction) -> Json:
+    """Where a transaction stands and what became of it."""
+    module = found.transaction.body.module
+    receipts = [
+        receipt_view(source, module, found.transaction.operations[index], found.receipts[index])
+        for index in _asked(found)
+    ]
+    return {
+        "block_height": found.block_height,
+        "block_time": found.block_time,
+        "index": found.index,
+        "operation": found.operation,
+        "receipt": receipts[0] if len(receipts) == 1 else None,
+        "receipts": receipts,
+    }
+
+
+def receipt_view(source: MethodSource, module: str, call: Call, receipt: Receipt) -> Json:
+    """One operation's outcome; `outputs` is its decoded return value."""
+    outputs: object = None
+    method = source.method(module, call.contract, call.method)
+    if method is not None and receipt.status == Status.OK:
+        outputs = _decoded(result_schema(method.result), receipt.output)
+    return {
+        "id": receipt.id.hex(),
+        "status": Status(receipt.status).name,
+        "error": receipt.error,
+        "gas_used": receipt.gas_used,
+        "outputs": outputs,
+        "output": receipt.output.hex(),
+        "events": [_event_view(event) for event in receipt.events],
+    }
+
+
+def block_view(block: FoundBlock) -> Json:
+    """A block with the ids of its transactions in order."""
+    ids = [item.id.hex() for batch in block.batches for item in batch.transactions]
+    return {
+        "height": block.header.height,
+        "hash": block.block_hash.hex(),
+        "previous_hash": block.header.previous_hash.hex(),
+        "time": block.header.time,
+        "proposer": block.header.proposer,
+        "batches": [batch.digest.hex() for batch in block.batches],
+        "transactions": ids,
+    }
+
+
+def summaries_view(block: FoundBlock) -> list[Json]:
+    """One line for each transaction of a block, with what is public about it."""
+    return [
+        {
+            "id": item.id.hex(),
+            "account": item.body.account.hex(),
+            "module": item.body.module,
+            "level": item.body.level,
+            "bytes": len(item.wire),
+            "operations": len(item.operations),
+            "contract": item.operations[0].contract,
+            "method": item.operations[0].method,
+        }
+        for batch in block.batches
+        for item in batch.transactions
+    ]
+
+
+def header_view(block: FoundBlock) -> Json:
+    """A header by field and as bytes, with the certificate that decided it."""
+    return {
+        "height": block.header.height,
+        "hash": block.block_hash.hex(),
+        "header": to_json(block.header),
+        "header_bytes": block.header_bytes.hex(),
+        "certificate": block.certificate.hex(),
+    }
+
+
+@lru_cache(maxsize=256)
+def result_schema(result: type[Record]) -> Schema[Record]:
+    """The decoder of a method's return value; there are as many as methods."""
+    return Schema(result, max_bytes=limits.RETURN_BYTES)
+
+
+def _asked(found: FoundTransaction) -> range:
+    if found.operation is None:
+        return range(len(found.receipts))
+    return range(found.operation, found.operation + 1)
+
+
+def _body_view(source: MethodSource, found: FoundTransaction, suite: CryptoSuite) -> Json:
+    transaction = found.transaction
+    body = transaction.body
+    return {
+        "id": transaction.id.hex(),
+        "version": body.version,
+        "genesis_hash": body.genesis_hash.hex(),
+        "group": body.group,
+        "module": body.module,
+        "level": body.level,
+        "account": body.account.hex(),
+        "signer": None if body.signer is None else body.signer.hex(),
+        "signed_by": _signed_by(transaction, suite),
+        "nonce": body.nonce.hex(),
+        "valid_until": body.valid_until,
+        "client_time": body.client_time,
+        "after": None if body.after is None else body.after.hex(),
+        "envelope": transaction.is_envelope,
+        "atomic": transaction.is_atomic,
+        "bytes": len(transaction.wire),
+        "operation_count": len(transaction.operations),
+        "operations": [
+            _call_view(source, body.module, transaction.operations[index], found, index)
+            for index in _asked(found)
+        ],
+    }
+
+
+def _signed_by(transaction: Transaction, suite: CryptoSuite) -> str:
+    script, address = resolve_script(transaction.script, suite)
+    return encode_text(AddressKind(script.kind), address)
+
+
+def _call_view(
+    source: MethodSource, module: str, call: Call, found: FoundTransaction, index: int
+) -> Json:
+    method = source.method(module, call.contract, call.method)
+    arguments = None if method is None else _decoded(method.schema, call.arguments)
+    return {
+        "id": found.operation_ids[index].hex(),
+        "contract": call.contract,
+        "method": call.method,
+        "arguments": arguments,
+        "arguments_bytes": call.arguments.hex(),
+    }
+
+
+def _decoded(schema: Schema[Any], data: bytes) -> object:
+    """The value by member names; None where the schema refuses, which the receipt then says."""
+    try:
+        return to_json(schema.decode(data))
+    except Rejected:
+        return None
+
+
+def _event_view(event: Event) -> Json:
+    """An event's values by position: its names stand in the contract's source."""
+    values = cast("object", msgspec.msgpack.decode(event.data))
+    return {
+        "contract": event.contract,
+        "name": event.name,
+        "values": to_json(values),
+        "data": event.data.hex(),
+    }
