@@ -8,11 +8,11 @@ them, so that `kanglian --help` comes at once.
 
 import functools
 import os
-import signal
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
@@ -21,7 +21,11 @@ from node import messages
 from node.messages import say
 from rpc import console
 
+if TYPE_CHECKING:
+    from node.keystore import PublicHalf
+
 P = ParamSpec("P")
+R = TypeVar("R")
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 ANY_PATH = click.Path(path_type=Path)
@@ -30,7 +34,7 @@ messages.language.set(messages.language_of(sys.argv, os.environ))
 
 
 def _guarded(function: Callable[P, int | None]) -> Callable[P, None]:
-    """Turn an error of ours into two lines and an exit code; any other is a bug and shows itself."""
+    """Turn an error of ours into a line and an exit code; any other is a bug and shows itself."""
 
     @functools.wraps(function)
     def command(*arguments: P.args, **options: P.kwargs) -> None:
@@ -40,7 +44,7 @@ def _guarded(function: Callable[P, int | None]) -> Callable[P, None]:
         except KanglianError as error:
             code = console.report(error, as_json=as_json)
         except BaseExceptionGroup as group:
-            ours = _first_of(group)
+            ours = console.error_in(group)
             if ours is None:
                 raise
             code = console.report(ours, as_json=as_json)
@@ -49,29 +53,22 @@ def _guarded(function: Callable[P, int | None]) -> Callable[P, None]:
     return command
 
 
-def _first_of(group: BaseExceptionGroup[BaseException]) -> KanglianError | None:
-    """The first error of ours in a group that holds nothing else."""
-    ours, others = group.split(KanglianError)
-    if ours is None or others is not None:
-        return None
-    error: BaseException = ours
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if isinstance(error, KanglianError) else None
+def _option(name: str, *flags: str, **settings: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """An option, `--name` unless a flag is given; its help stands in the catalogue."""
+    has_flag = any(flag.startswith("--") for flag in flags)
+    named = flags if has_flag else (f"--{name.replace('_', '-')}", *flags)
+    return click.option(*named, help=say(f"option_{name}"), **settings)
 
 
-def _json_option(function: Callable[P, Any]) -> Callable[P, Any]:
-    return click.option("--json", "as_json", is_flag=True, help=say("option_json"))(function)
+def _command(group: click.Group, name: str) -> Callable[[Callable[P, int | None]], click.Command]:
+    """A command with `--json`, whose errors become exit codes."""
+    path = name if group is main else f"{group.name}_{name}"
 
+    def declare(function: Callable[P, int | None]) -> click.Command:
+        flag = _option("json", "as_json", is_flag=True)
+        return group.command(name, help=say(f"help_{path}"))(flag(_guarded(function)))
 
-def _rpc_option(function: Callable[P, Any]) -> Callable[P, Any]:
-    return click.option("--rpc", "url", required=True, help=say("option_rpc"))(function)
-
-
-def _passphrase_option(function: Callable[P, Any]) -> Callable[P, Any]:
-    return click.option("--passphrase-file", type=FILE, help=say("option_passphrase_file"))(
-        function
-    )
+    return declare
 
 
 def _now_ms() -> int:
@@ -87,13 +84,12 @@ def _set_language(_context: click.Context, _option: click.Parameter, chosen: str
 
 @click.group(help=say("help"))
 @click.version_option(package_name="kanglian", prog_name="kanglian")
-@click.option(
-    "--lang",
+@_option(
+    "lang",
     type=click.Choice(["en", "zh"]),
     is_eager=True,
     expose_value=False,
     callback=_set_language,
-    help=say("option_lang"),
 )
 def main() -> None:
     """Entry point of the distribution."""
@@ -107,53 +103,387 @@ def devnet() -> None:
     """Processes of a development network."""
 
 
-@devnet.command("up", help=say("help_devnet_up"))
+@_command(devnet, "up")
 @click.argument("directory", type=FOLDER)
-@click.option("--nodes", type=click.IntRange(1, 100), help=say("option_nodes"))
-@click.option(
-    "--base-port", type=int, default=26_600, show_default=True, help=say("option_base_port")
-)
-@click.option("--detach", is_flag=True, help=say("option_detach"))
-@_json_option
-@_guarded
+@_option("nodes", type=click.IntRange(1, 100))
+@_option("base_port", type=int, default=26_600, show_default=True)
+@_option("detach", is_flag=True)
 def devnet_up(
     directory: Path, nodes: int | None, base_port: int, detach: bool, as_json: bool
 ) -> None:
     """Create what is absent, start what does not run, wait until all answer."""
-    from genesis.networks import development_network
-    from node.clock import SystemClock
-    from node.devnet import Devnet, DevelopmentKeys
-    from rpc.client import answers
+    from rpc.development import Network
 
-    directory.mkdir(parents=True, exist_ok=True)
-    network = development_network(directory, DevelopmentKeys(), _now_ms(), nodes, base_port)
-    console.note(say("development", directory=directory))
-    net = Devnet(directory, SystemClock())
-    net.adopt(network)
-    fresh = [node.name for node in net.state().nodes if node.pid is None]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        net.start(fresh)
-        with console.progress() as advance:
-            ready = iter(range(1, len(network.nodes) + 1))
-            net.wait_ready(
-                (),
-                functools.partial(answers, genesis=network.genesis),
-                lambda name: advance(
-                    next(ready), len(network.nodes), say("node_ready", name=name)
-                ),
-            )
-    except (KanglianError, KeyboardInterrupt):
-        if fresh:
-            net.stop(fresh)
-        raise
-    state = net.state()
-    count = len(state.nodes)
-    text = (
-        say("network_detached", count=count, directory=directory)
-        if detach
-        else say("network_ready", count=count, account_key=state.account_key)
-    )
-    console.show(_plain(state), text, as_json=as_json)
+    network = Network(directory)
+    state = network.raise_up(nodes, base_port)
+    facts = {"count": len(state.nodes), "directory": directory, "key": state.account_key}
+    text = say("network_detached" if detach else "network_ready", **facts)
+    console.show(state, text, as_json=as_json)
     if not detach:
-        _stay(net)
+        network.stay()
+
+
+@_command(devnet, "status")
+@click.argument("directory", type=FOLDER)
+def devnet_status(directory: Path, as_json: bool) -> int:
+    """Every node with what it answers; 3 when none does."""
+    from rpc.development import Network, node_line, node_view
+
+    looks = Network(directory).looks()
+    view = {"nodes": [{**node_view(node), "info": look} for node, look in looks]}
+    text = "\n".join(node_line(node, look) for node, look in looks)
+    console.show(view, text, as_json=as_json)
+    return 0 if any(look for _, look in looks) else console.EXIT_UNAVAILABLE
+
+
+@_command(devnet, "down")
+@click.argument("directory", type=FOLDER)
+def devnet_down(directory: Path, as_json: bool) -> None:
+    """Stop every node, politely first."""
+    from rpc.development import Network
+
+    processes = Network(directory).processes
+    processes.stop()
+    console.show(processes.state(), say("network_stopped"), as_json=as_json)
+
+
+@_command(devnet, "kill")
+@click.argument("directory", type=FOLDER)
+@click.argument("name", metavar="NODE")
+def devnet_kill(directory: Path, name: str, as_json: bool) -> None:
+    """SIGKILL."""
+    from rpc.development import Network
+
+    processes = Network(directory).processes
+    processes.kill(name)
+    console.show(processes.state(), say("node_killed", name=name), as_json=as_json)
+
+
+@_command(devnet, "start")
+@click.argument("directory", type=FOLDER)
+@click.argument("name", metavar="NODE")
+def devnet_start(directory: Path, name: str, as_json: bool) -> None:
+    """Start one node and wait until it answers."""
+    from rpc.development import Network
+
+    state = Network(directory).start_again(name)
+    console.show(state, say("node_ready", name=name), as_json=as_json)
+
+
+# ---- keys, authority, genesis -----------------------------------------------------------------
+
+
+@main.group(help=say("help_key"))
+def key() -> None:
+    """Key files."""
+
+
+@_command(key, "new")
+@click.argument("path", type=FILE)
+@_option("kind", type=click.Choice(["terminal", "node"]), default="terminal", show_default=True)
+@_option(
+    "key_type",
+    "--type",
+    "key_type",
+    type=click.Choice(["secp256k1", "p256"]),
+    default="secp256k1",
+    show_default=True,
+)
+@_option("passphrase_file", type=FILE)
+@_option("unencrypted", is_flag=True)
+def key_new(
+    path: Path,
+    kind: str,
+    key_type: str,
+    passphrase_file: Path | None,
+    unencrypted: bool,
+    as_json: bool,
+) -> None:
+    """Make a key file."""
+    from ledger.addresses import AddressKind
+    from ledger.crypto.keys import KEY_TYPE_NAMES
+    from node.keystore import new_secret, save_key
+
+    passphrase = None if unencrypted else console.new_passphrase(passphrase_file, path)
+    made = save_key(
+        path,
+        new_secret(),
+        AddressKind[kind.upper()],
+        passphrase,
+        key_type=KEY_TYPE_NAMES[key_type],
+    )
+    if unencrypted:
+        console.note(say("development_key", path=path))
+    text = say("key_made", address=made.address, path=path)
+    console.show(_public_view(made.public), text, as_json=as_json)
+
+
+@_command(key, "show")
+@click.argument("path", type=FILE)
+def key_show(path: Path, as_json: bool) -> None:
+    """Show what may be shown."""
+    from node.keystore import load_public
+
+    view = _public_view(load_public(path))
+    console.show(view, say("key_lines", **view), as_json=as_json)
+
+
+@_command(key, "address")
+@click.argument("path", type=FILE)
+def key_address(path: Path, as_json: bool) -> None:
+    """The address alone, for scripts."""
+    from node.keystore import load_public
+
+    address = load_public(path).address
+    console.show({"address": address}, address, as_json=as_json)
+
+
+def _public_view(public: "PublicHalf") -> dict[str, str]:
+    return {
+        "address": public.address,
+        "kind": public.kind.name.lower(),
+        "key_type": public.key_type.name.lower(),
+        "public_key": public.public_key.hex(),
+    }
+
+
+@main.group(help=say("help_ca"))
+def ca() -> None:
+    """The authority of a consortium."""
+
+
+@_command(ca, "init")
+@click.argument("directory", type=FOLDER)
+@_option("authority_name", "--name", default="Kanglian consortium")
+@_option("passphrase_file", type=FILE)
+@_option("unencrypted", is_flag=True)
+def ca_init(
+    directory: Path, name: str, passphrase_file: Path | None, unencrypted: bool, as_json: bool
+) -> None:
+    """Make a root certificate and its key."""
+    from genesis.authority import create_root, fingerprint, save_authority
+
+    certificate, key_path = directory / "authority.crt", directory / "authority.key"
+    passphrase = None if unencrypted else console.new_passphrase(passphrase_file, key_path)
+    root = create_root(name, console.utc(_now_ms()))
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    save_authority(root, certificate, key_path, passphrase)
+    if unencrypted:
+        console.note(say("development_key", path=key_path))
+    view = {
+        "certificate": str(certificate),
+        "fingerprint": fingerprint(root.certificate_pem).hex(),
+    }
+    console.show(view, say("authority_made", **view), as_json=as_json)
+
+
+@_command(ca, "issue")
+@click.argument("address")
+@_option("authority", type=FOLDER, required=True)
+@_option("issue_out", "--out", type=FOLDER, required=True)
+@_option("passphrase_file", type=FILE)
+def ca_issue(
+    address: str, authority: Path, out: Path, passphrase_file: Path | None, as_json: bool
+) -> None:
+    """Issue a node's certificate for 90 days."""
+    from genesis.authority import issue_node, load_authority, save_node
+    from ledger.addresses import decode_text
+
+    now = console.utc(_now_ms())
+    address_hex = decode_text(address)[1].hex()
+    key_path = authority / "authority.key"
+    passphrase = console.authority_passphrase(key_path, passphrase_file)
+    root = load_authority(authority / "authority.crt", key_path, passphrase, now)
+    out.mkdir(parents=True, exist_ok=True, mode=0o700)
+    certificate = out / "tls.crt"
+    save_node(issue_node(root, address_hex, now), certificate, out / "tls.key")
+    view = {"certificate": str(certificate), "key": str(out / "tls.key"), "address": address}
+    text = say("certificate_issued", certificate=certificate, address=address)
+    console.show(view, text, as_json=as_json)
+
+
+@main.group(help=say("help_genesis"))
+def genesis() -> None:
+    """The birth of a chain."""
+
+
+@_command(genesis, "build")
+@click.argument("description", type=FILE)
+@_option("genesis_out", "--out", type=FILE, required=True)
+def genesis_build(description: Path, out: Path, as_json: bool) -> None:
+    """Build, check and write a genesis."""
+    from genesis.networks import genesis_of_description, write_genesis
+    from ledger.genesis import genesis_hash
+
+    built = genesis_of_description(description, _now_ms())
+    write_genesis(out, built)
+    view = {
+        "path": str(out),
+        "genesis_hash": genesis_hash(built).hex(),
+        "nodes": len(built.nodes),
+        "accounts": len(built.accounts),
+    }
+    console.show(view, say("genesis_built", **view), as_json=as_json)
+
+
+# ---- nodes and chains -------------------------------------------------------------------------
+
+
+@main.group(help=say("help_node"))
+def node() -> None:
+    """One node."""
+
+
+@_command(node, "run")
+@_option("config", type=FILE, required=True)
+def node_run(config: Path, as_json: bool) -> None:  # noqa: ARG001 - `_guarded` reads it
+    """Run until SIGTERM or SIGINT; the log goes where the configuration says."""
+    import trio
+
+    from node.config import load_config
+    from rpc.daemon import run
+
+    loaded = load_config(config, os.environ)
+    trio.run(run, loaded, console.passphrases(loaded.node.passphrase_file))
+
+
+@_command(main, "info")
+@_option("rpc", "url", required=True)
+def info(url: str, as_json: bool) -> None:
+    """One look at a node."""
+    from rpc.client import Client
+
+    with Client(url) as client:
+        view = client.getinfo()
+    console.show(view, say("info_lines", **view), as_json=as_json)
+
+
+@_command(main, "register")
+@click.argument("paths", nargs=-1, required=True, type=ANY_PATH)
+@_option("rpc", "url", required=True)
+@_option("key", "key_path", type=FILE, required=True)
+@_option("passphrase_file", type=FILE)
+@_option("register_out", "--out", type=FOLDER)
+@_option("envelope", type=click.IntRange(1, 500))
+@_option("module", default="emr", show_default=True)
+@_option("level", type=click.IntRange(0, 255), default=0)
+@_option("genesis", "genesis_path", type=FILE)
+def register(
+    paths: tuple[Path, ...],
+    url: str,
+    key_path: Path,
+    passphrase_file: Path | None,
+    out: Path | None,
+    envelope: int | None,
+    module: str,
+    level: int,
+    genesis_path: Path | None,
+    as_json: bool,
+) -> int:
+    """Register resources and wait until each has a height."""
+    from genesis.networks import read_genesis
+    from node.keystore import load_key
+    from rpc.client import Client, account_signer
+    from rpc.fhir import find_files
+    from rpc.registration import Progress, Registrar, Settings
+
+    files = find_files(paths)
+    loaded = load_key(key_path, console.passphrases(passphrase_file))
+    anchor = None if genesis_path is None else read_genesis(genesis_path)
+    if out is None:
+        console.note(say("no_openings"))
+    with Client(url, anchor) as client, console.progress() as advance:
+        settings = Settings(module, level, envelope or 0, out)
+        signer = account_signer(loaded, client.chain())
+
+        def on_progress(state: Progress) -> None:
+            facts = asdict(state)
+            advance(state.registered, state.total, say("register_progress", **facts))
+            if as_json:
+                console.show_line(facts)
+
+        registrar = Registrar(client, signer, settings, client.signing_clock(_now_ms))
+        done = registrar.run(files, on_progress)
+    if as_json:
+        console.show_line({"transactions": [one.id for one in done]})
+    else:
+        heights = [one.block_height for one in done]
+        first, last = min(heights), max(heights)
+        console.note(say("registered", count=len(done), first=first, last=last))
+    refused = [one.status for one in done if one.status != "OK"]
+    if refused:
+        console.note(say("not_ok", count=len(refused), status=refused[0]))
+    return console.EXIT_NO if refused else 0
+
+
+@main.group(help=say("help_tx"))
+def tx() -> None:
+    """Transactions."""
+
+
+@_command(tx, "get")
+@click.argument("transaction_id", metavar="ID")
+@_option("rpc", "url", required=True)
+def tx_get(transaction_id: str, url: str, as_json: bool) -> None:
+    """A transaction with its outputs."""
+    from rpc.client import Client
+
+    with Client(url) as client:
+        view = client.get_transaction(transaction_id)
+    console.show(view, console.transaction_text(view), as_json=as_json)
+
+
+@_command(tx, "proof")
+@click.argument("transaction_id", metavar="ID")
+@_option("rpc", "url", required=True)
+def tx_proof(transaction_id: str, url: str, as_json: bool) -> None:
+    """The proof document."""
+    from rpc.client import Client
+
+    with Client(url) as client:
+        proof = client.get_proof(transaction_id).to_json()
+    text = say("proof_lines", id=transaction_id, size=len(proof))
+    sys.stdout.write(proof.decode() if as_json else text + "\n")
+
+
+@main.group(help=say("help_proof"))
+def proof() -> None:
+    """Proofs, without a node."""
+
+
+@_command(proof, "verify")
+@click.argument("path", metavar="FILE", type=FILE)
+@_option("genesis", "genesis_path", type=FILE, required=True)
+@_option("record", "record_path", type=FILE)
+@_option("opening", "opening_path", type=FILE)
+def proof_verify(
+    path: Path,
+    genesis_path: Path,
+    record_path: Path | None,
+    opening_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Everything given holds, or this ends with a reason and a code other than 0."""
+    from rpc.verification import verify_files
+
+    if record_path is not None and opening_path is None:
+        raise click.UsageError(say("record_needs_opening"))
+    verdict = verify_files(path, genesis_path, record_path, opening_path)
+    console.show(verdict, console.verdict_text(verdict, _now_ms()), as_json=as_json)
+
+
+@main.group(help=say("help_bench"))
+def bench() -> None:
+    """Measurements."""
+
+
+@_command(bench, "quick")
+def bench_quick(as_json: bool) -> int:
+    """Throughput, latency and CPU on this machine."""
+    from bench import quick
+
+    return quick.main(as_json)
+
+
+if __name__ == "__main__":
+    main(prog_name="kanglian")

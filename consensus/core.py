@@ -173,7 +173,8 @@ class Core:
             return
         if state.step is Step.DECIDED or state.refuses(message):
             return
-        if state.votes.note(message.sender, message.round):
+        may_advance = state.votes.note(message.sender, message.round)
+        if may_advance and message.round > state.round + 1:
             self._advance()
         # Bound: rounds after the next are known only by `note` above; re-sending brings them again.
         if state.decision is not None or message.round > state.round + 1:
@@ -181,9 +182,11 @@ class Core:
         if not state.keeps(message):
             return
         if isinstance(message, Proposal):
-            self._file_proposal(message, signed)
+            may_advance |= self._file_proposal(message, signed)
         else:
-            self._file_vote(message, signed)
+            may_advance |= self._file_vote(message, signed)
+        if may_advance:
+            self._advance()
 
     def _advance(self) -> None:
         """Let the rules run; f + 1 voters or a proposal start an idle height first."""
@@ -192,20 +195,20 @@ class Core:
         else:
             settle(self._state)
 
-    def _file_proposal(self, proposal: Proposal, signed: Signed) -> None:
+    def _file_proposal(self, proposal: Proposal, signed: Signed) -> bool:
+        """Keep a proposal; whether it may start the height or enable a rule."""
         state = self._state
         is_new, evidence = state.proposals.add(proposal, signed)
         if evidence is not None:
             state.effects.append(Accuse(evidence))
-        if not is_new:
-            return
-        if proposal.sender == state.start.me:
+        if is_new and proposal.sender == state.start.me:
             recall(state, proposal)
-        if state.proposals.ask(proposal):
+        if is_new and state.proposals.ask(proposal):
             state.effects.append(CheckBlock(state.height, proposal.round, proposal.value))
-        self._advance()
+        return is_new
 
-    def _file_vote(self, vote: Vote, signed: Signed) -> None:
+    def _file_vote(self, vote: Vote, signed: Signed) -> bool:
+        """Keep a vote; whether it may enable a rule: by a quorum or, being ours, by a step."""
         state = self._state
         is_proposed = state.proposals.has_value(vote.round, vote.value)
         added = state.votes.add(vote, signed, is_proposed=is_proposed)
@@ -214,9 +217,7 @@ class Core:
         is_own = vote.sender == state.start.me
         if is_own:
             recall(state, vote)
-        # A vote can enable a rule only by completing a quorum or, being ours, by taking a step.
-        if (added.made_quorum or is_own) and state.step is not Step.IDLE:
-            settle(state)
+        return (added.made_quorum or is_own) and state.step is not Step.IDLE
 
     def _fire(self, timer: TimerId) -> None:
         state = self._state

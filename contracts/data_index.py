@@ -36,7 +36,7 @@ class IndexEntry(Record, frozen=True):
     """One log entry; `content` commits to the registration in the transaction `index`."""
 
     index: Bytes32
-    action: Annotated[int, Meta(ge=0, le=max(Action))]
+    action: Annotated[int, Meta(ge=0, le=int(max(Action)))]
     organisation: Name
     object: Bytes32
     content: Bytes32
@@ -46,7 +46,7 @@ class Superseded(Record, frozen=True):
     """By which index (the operation's id) and how an index was superseded."""
 
     by: Bytes32
-    action: Annotated[int, Meta(ge=1, le=max(Action))]
+    action: Annotated[int, Meta(ge=1, le=int(max(Action)))]
     height: Count
 
 

@@ -44,7 +44,7 @@ class BatchHeader(Record, frozen=True):
     author: Bytes32
     sequence: Count
     previous: Bytes32
-    clock: Annotated[int, Meta(ge=0, le=2**64 - 1)]
+    clock: Count
     anchor_height: Count
     anchor_hash: Bytes32
     namespaces: Annotated[

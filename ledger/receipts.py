@@ -59,7 +59,7 @@ class Receipt(Record, frozen=True):
     """The outcome of one operation. `gas_used` is 0 until contracts are metered."""
 
     id: Bytes32
-    status: Annotated[int, Meta(ge=0, le=max(Status))]
+    status: Annotated[int, Meta(ge=0, le=int(max(Status)))]
     error: Annotated[str, Meta(max_length=64)]
     gas_used: Count
     output: Annotated[bytes, Meta(max_length=limits.RETURN_BYTES)]

@@ -25,6 +25,8 @@ class BatchPool:
     def __init__(self) -> None:
         self._pending: dict[BatchDigest, _Pending] = {}
         self._bytes = 0
+        self.arriving: dict[BatchDigest, None] = {}
+        """Digests that are here but not verified yet: nobody needs to be asked for them."""
 
     def __len__(self) -> int:
         return len(self._pending)

@@ -137,7 +137,7 @@ class Candidates:
         wanted: dict[BatchDigest, None] = {}
         for check in self._waiting:
             wanted.update(dict.fromkeys(self.missing(check.value)))
-        return list(wanted)
+        return [digest for digest in wanted if digest not in self._pool.arriving]
 
     def verdicts(self) -> list[tuple[Check, Verdict]]:
         """Verdicts of the checks that have everything they need."""

@@ -101,8 +101,10 @@ class ChainWriter:
         block = BLOCK.decode(stored.block)
         wires = self.blocks.batches(block.batches)
         return DecidedBlock(
+            block=block,
             header=HEADER.decode(block.header),
             block_hash=block_hash(block.header, self.chain.suite),
+            certificate=stored.certificate,
             batches=tuple(parse_batch(wire, self.chain) for wire in wires),
         )
 
@@ -195,7 +197,7 @@ class ChainWriter:
                 [(BatchDigest(batch.digest), batch.wire) for batch in batches],
             )
             end_height(header.height)
-        decided = DecidedBlock(header, BlockHash(digest), tuple(batches))
+        decided = DecidedBlock(block, header, BlockHash(digest), certificate, tuple(batches))
         await self.executor.execute(decided)
         self.certificate = certificate
         self._demotions_before = self._demotions

@@ -120,16 +120,17 @@ class Devnet:
         Raises: UnavailableError, Rejected(MALFORMED) for a name that is not in the network.
         """
         state = self.state()
-        chosen = self._chosen(state, names)
-        nodes = tuple(
-            msgspec.structs.replace(node, pid=_spawn(self._config(node), self._log(node)))
-            if node in chosen and node.pid is None
-            else node
-            for node in state.nodes
-        )
-        started = msgspec.structs.replace(state, nodes=nodes)
-        self._write(started)
-        return started
+        for chosen in self._chosen(state, names):
+            if chosen.pid is not None:
+                continue
+            started = msgspec.structs.replace(
+                chosen, pid=_spawn(self._config(chosen), self._log(chosen))
+            )
+            nodes = tuple(started if node == chosen else node for node in state.nodes)
+            state = msgspec.structs.replace(state, nodes=nodes)
+            # After each one: a process that no file names could never be stopped.
+            self._write(state)
+        return state
 
     def wait_ready(
         self, names: Sequence[str], probe: Probe, on_ready: Callable[[str], None]

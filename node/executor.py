@@ -13,7 +13,7 @@ import trio
 from contracts.engine import Engine, Outcome
 from contracts.interface import BlockContext
 from ledger.batch import Batch
-from ledger.block import Header, NamespaceReceipts, receipts_root
+from ledger.block import Block, Header, NamespaceReceipts, receipts_root
 from ledger.chain import Tip
 from ledger.crypto.suite import CryptoSuite
 from ledger.errors import invariant
@@ -34,10 +34,12 @@ from node.stages import Stage, StageClock
 
 @dataclass(frozen=True, slots=True)
 class DecidedBlock:
-    """A durable block with its parsed batches."""
+    """A durable block with its parsed batches and the certificate that decided it."""
 
+    block: Block
     header: Header
     block_hash: BlockHash
+    certificate: bytes
     batches: tuple[Batch, ...]
 
 

@@ -151,8 +151,8 @@ PHRASES: Mapping[str, Phrase] = {
     ),
     "node_ready": Phrase("{name} answers", "{name} 已应答"),
     "network_ready": Phrase(
-        "{count} nodes run; account key {account_key}; Ctrl-C stops them",
-        "{count} 个节点运行中;账户密钥 {account_key};按 Ctrl-C 停止",
+        "{count} nodes run; account key {key}; Ctrl-C stops them",
+        "{count} 个节点运行中;账户密钥 {key};按 Ctrl-C 停止",
     ),
     "network_detached": Phrase(
         "{count} nodes run; stop them with: kanglian devnet down {directory}",
@@ -172,7 +172,8 @@ PHRASES: Mapping[str, Phrase] = {
     "live_height": Phrase("heights: {heights}", "高度:{heights}"),
     "key_made": Phrase("{address} in {path}", "{address},文件 {path}"),
     "key_lines": Phrase(
-        "address     {address}\nkind        {kind}\ntype        {key_type}\npublic key  {public_key}",
+        "address     {address}\nkind        {kind}\n"
+        "type        {key_type}\npublic key  {public_key}",
         "地址  {address}\n用途  {kind}\n类型  {key_type}\n公钥  {public_key}",
     ),
     "new_passphrase": Phrase("New passphrase for {path}", "为 {path} 设置口令"),
@@ -232,7 +233,8 @@ PHRASES: Mapping[str, Phrase] = {
         "{level}\nat height {height}, {time} ({age} ago)\nanchor: genesis {anchor}\n"
         "checked: {checked}",
         "成立:{operation}\n账户 {account}({organisation}):{module} 级别 {level} 的 "
-        "{contract}.{method}\n高度 {height},{time}({age} 前)\n信任锚:创世 {anchor}\n已核对:{checked}",
+        "{contract}.{method}\n高度 {height},{time}({age} 前)\n信任锚:创世 {anchor}\n"
+        "已核对:{checked}",
     ),
     "checked_proof": Phrase("proof", "证明"),
     "checked_opening": Phrase("opening ({parts})", "打开文件({parts})"),
@@ -250,10 +252,5 @@ PHRASES: Mapping[str, Phrase] = {
     ),
     "record_needs_opening": Phrase(
         "--record says nothing without --opening", "--record 必须与 --opening 一起使用"
-    ),
-    "no_such_path": Phrase("give a file or folder", "请给出文件或文件夹"),
-    "terminal_key_needed": Phrase(
-        "{path} holds a node's key; an account needs a terminal key",
-        "{path} 是节点密钥;账户需要终端密钥",
     ),
 }

@@ -4,10 +4,9 @@ Nothing here writes. The few newest blocks are kept decoded, because most questi
 """
 
 from contracts.interface import BlockContext, Method
-from ledger.batch import Batch, parse_batch
-from ledger.block import BLOCK, HEADER, block_hash
+from ledger.batch import Batch
 from ledger.codec import Record
-from ledger.errors import Reason, Rejected, UnavailableError, invariant
+from ledger.errors import Reason, Rejected, UnavailableError
 from ledger.ids import TransactionId
 from ledger.proof import RegistrationProof
 from ledger.receipts import RECEIPT, Receipt, Status
@@ -16,6 +15,7 @@ from ledger.store.results import Locator
 from ledger.transaction import Transaction, operation_ids
 from node import limits
 from node.chain_writer import ChainWriter
+from node.executor import DecidedBlock
 from node.service import Committed, FoundBlock, FoundTransaction
 
 
@@ -26,35 +26,28 @@ class Queries:
         self._writer = writer
         self._executor = writer.executor
         self._recent: dict[int, FoundBlock] = {}
+        writer.on_block(self.remember)
+
+    def remember(self, block: DecidedBlock) -> None:
+        """Keep a block that was just executed: it is already decoded."""
+        while len(self._recent) >= limits.RECENT_BLOCKS:
+            del self._recent[next(iter(self._recent))]
+        self._recent[block.header.height] = FoundBlock(
+            header_bytes=block.block.header,
+            header=block.header,
+            block=block.block,
+            block_hash=block.block_hash,
+            certificate=block.certificate,
+            batches=block.batches,
+        )
 
     def block(self, height: int) -> FoundBlock | None:
         """A stored and executed block, or None."""
         if not 1 <= height <= self._executor.state_tip.height:
             return None
-        found = self._recent.get(height)
-        if found is None:
-            found = self._load(height)
-            while len(self._recent) >= limits.RECENT_BLOCKS:
-                del self._recent[next(iter(self._recent))]
-            self._recent[height] = found
-        return found
-
-    def _load(self, height: int) -> FoundBlock:
-        stored = self._writer.blocks.block(height)
-        invariant(stored is not None, f"block {height} is missing")
-        if stored is None:
-            raise AssertionError
-        block = BLOCK.decode(stored.block)
-        chain = self._writer.chain
-        batches = [parse_batch(w, chain) for w in self._writer.blocks.batches(block.batches)]
-        return FoundBlock(
-            header_bytes=block.header,
-            header=HEADER.decode(block.header),
-            block=block,
-            block_hash=block_hash(block.header, chain.suite),
-            certificate=stored.certificate,
-            batches=tuple(batches),
-        )
+        if height not in self._recent:
+            self.remember(self._writer.read_block(height))
+        return self._recent[height]
 
     def committed(self, any_id: bytes) -> Committed | None:
         """The first result of an id, if it was executed."""

@@ -6,6 +6,7 @@ them; batches go through one verification queue, so that votes never wait behind
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 import trio
@@ -29,6 +30,16 @@ from p2p.frames import Frame, FrameKind
 from p2p.peer import Peer
 
 _log = structlog.get_logger("router")
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """A batch of a peer that waits for verification; a needed one was asked for."""
+
+    peer: Address
+    digest: BatchDigest
+    payload: bytes
+    is_needed: bool
 
 
 class Router:
@@ -59,7 +70,7 @@ class Router:
         self._metrics = metrics
         self._ban = ban
         self._peers: dict[Address, Peer] = {}
-        self._queue: deque[tuple[Address, bytes, bool]] = deque()
+        self._queue: deque[_Arrived] = deque()
         self._queued_bytes = 0
         self._work = trio.Event()
         self._room = trio.Event()
@@ -200,7 +211,11 @@ class Router:
         while self._queued_bytes > limits.VERIFY_QUEUE_BYTES:
             self._room = trio.Event()
             await self._room.wait()
-        self._queue.append((peer, payload, needed))
+        digest = self._admission.batch_digest(payload)
+        if digest in self._pool or digest in self._pool.arriving:
+            return
+        self._pool.arriving[digest] = None
+        self._queue.append(_Arrived(peer, digest, payload, needed))
         self._queued_bytes += len(payload)
         self._work.set()
 
@@ -208,23 +223,25 @@ class Router:
         """The one task that verifies batches of peers, in order of arrival."""
         while True:
             while self._queue:
-                peer, payload, needed = self._queue.popleft()
-                await self._verify_batch(peer, payload, needed=needed)
-                self._queued_bytes -= len(payload)
+                arrived = self._queue.popleft()
+                await self._verify_batch(arrived)
+                self._queued_bytes -= len(arrived.payload)
                 self._room.set()
             self._work = trio.Event()
             await self._work.wait()
 
-    async def _verify_batch(self, peer: Address, payload: bytes, *, needed: bool) -> None:
+    async def _verify_batch(self, arrived: _Arrived) -> None:
+        peer = arrived.peer
         try:
-            digest = self._admission.batch_digest(payload)
-            if digest in self._pool or self._writer.blocks.batch(digest) is not None:
+            if self._writer.blocks.batch(arrived.digest) is not None:
                 return
-            batch = await self._admission.verify_batch(payload, self._writer.validators)
+            batch = await self._admission.verify_batch(arrived.payload, self._writer.validators)
         except Rejected as refusal:
             self._metrics.refused.labels(refusal.reason.value).inc()
             _log.warning("batch_refused", peer=peer.hex(), reason=str(refusal))
             self._ban(peer, 60.0, f"batch: {refusal.reason}")
             return
-        if self._pool.add(batch, self._clock.now_ms(), needed=needed):
+        finally:
+            self._pool.arriving.pop(arrived.digest, None)
+        if self._pool.add(batch, self._clock.now_ms(), needed=arrived.is_needed):
             self._driver.post(BatchArrived())

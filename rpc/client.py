@@ -9,13 +9,17 @@ import base64
 import http.client
 import json
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
 from urllib.parse import urlsplit
 
+import msgspec
+
 from contracts.abi import to_json
 from ledger import limits
+from ledger.addresses import AddressKind, address_of, single_key_script
 from ledger.codec import Record, encode
 from ledger.crypto import keys
 from ledger.crypto.keys import KeyType
@@ -23,6 +27,7 @@ from ledger.crypto.suites import suite_named
 from ledger.errors import KanglianError, Reason, Rejected, UnavailableError
 from ledger.genesis import Genesis, chain_of
 from ledger.ids import Address, GenesisHash, GroupId
+from ledger.proof import RegistrationProof
 from ledger.transaction import (
     TRANSACTION_TAG,
     Call,
@@ -32,6 +37,7 @@ from ledger.transaction import (
     TransactionBody,
     operations_root,
 )
+from node.keystore import LoadedKey
 
 CALL_TIMEOUT_MS = 75_000
 """A little above the longest wait that a node grants (60 s)."""
@@ -39,6 +45,12 @@ ANSWER_BYTES = 64 * limits.MIB
 """The largest answer is a block of 8 MiB told at length."""
 VALID_FOR_MS = 120_000
 """Two minutes: long enough for a slow line, and the replay window keeps the id for ten."""
+
+PROOF_TRIES = 40
+PROOF_PAUSE_MS = 250
+"""Ten seconds in all: a block with transactions is followed by another at once."""
+GLANCE_TIMEOUT_MS = 2_000
+"""A node on this machine answers in milliseconds."""
 
 Json = dict[str, Any]
 Wait = Literal["none", "commit"]
@@ -52,11 +64,6 @@ class RpcFailure(KanglianError):
         self.message = message
         self.data = data
         super().__init__(f"{kind}: {message}")
-
-
-def signing_time(info: Json, clock_ms: int) -> int:
-    """The time to sign with: a clock that lags behind the chain would sign the past."""
-    return max(clock_ms, int(info["latest_block_time"]))
 
 
 class Client:
@@ -164,9 +171,26 @@ class Client:
         """A header with its certificate."""
         return self.request("get_block_header", height=height, hash=block_hash)
 
-    def get_proof(self, transaction_id: str) -> Json:
-        """The proof document of an operation."""
-        return self.request("get_proof", id=transaction_id)
+    def get_proof(self, transaction_id: str) -> RegistrationProof:
+        """The proof of an operation; waits a moment for the header that carries its receipt.
+
+        It is not verified: `ledger.proof.verify_registration` does that, without this node.
+        """
+        for _ in range(PROOF_TRIES):
+            try:
+                return self._proof(transaction_id)
+            except RpcFailure as failure:
+                if failure.kind != "unavailable":
+                    raise
+            time.sleep(PROOF_PAUSE_MS / 1000)
+        return self._proof(transaction_id)
+
+    def _proof(self, transaction_id: str) -> RegistrationProof:
+        answer = self.request("get_proof", id=transaction_id)
+        try:
+            return msgspec.convert(answer, RegistrationProof)
+        except msgspec.ValidationError as error:
+            raise UnavailableError(f"{self._url} sent no proof: {error}") from None
 
     def send_transaction(self, wire: bytes, wait: Wait = "none", timeout_ms: int = 30_000) -> Json:
         """Send one signed transaction; `wait="commit"` answers with its height."""
@@ -211,6 +235,11 @@ class Client:
         """Wait until the node has executed `height`; the height it is at, reached or not."""
         return int(self.request("wait_height", height=height, timeout_ms=timeout_ms)["height"])
 
+    def signing_clock(self, clock_ms: Callable[[], int]) -> Callable[[], int]:
+        """A clock to sign by: one that lags behind the chain would sign the past."""
+        ahead_ms = max(0, int(self.getinfo()["latest_block_time"]) - clock_ms())
+        return lambda: clock_ms() + ahead_ms
+
     def chain(self) -> Chain:
         """Which chain the node serves.
 
@@ -227,6 +256,15 @@ class Client:
                 genesis_hash=genesis_hash.hex(),
             )
         return chain
+
+
+def glance(url: str) -> Json | None:
+    """What `getinfo` of a near node says, or None when it does not answer at once."""
+    with Client(url, timeout_ms=GLANCE_TIMEOUT_MS) as client:
+        try:
+            return client.getinfo()
+        except (UnavailableError, RpcFailure):
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,3 +355,16 @@ class Signer:
         digest = self.chain.suite.digest(TRANSACTION_TAG + body)
         signature = keys.sign(self.key_type, self.secret, digest)
         return encode(SignedTransaction(body, self.script, ((0, signature),), operations))
+
+
+def account_signer(key: LoadedKey, chain: Chain) -> Signer:
+    """The signer of a single-key account.
+
+    Raises: Rejected(BAD_SCRIPT) for the key of a node.
+    """
+    if key.kind is not AddressKind.TERMINAL:
+        detail = f"{key.address} is a node's key; an account signs with a terminal key"
+        raise Rejected(Reason.BAD_SCRIPT, detail)
+    script = single_key_script(AddressKind.TERMINAL, key.public_key)
+    account = address_of(script, chain.suite)
+    return Signer(chain, key.public.key_type, key.secret, script, account)

@@ -13,10 +13,10 @@ Heavy modules are imported where they are needed, so that `--help` comes at once
 import getpass
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ledger.errors import InvariantError, KanglianError, Reason, Rejected, UnavailableError
 from node.messages import say
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from node.keystore import PassphraseSource
+    from rpc.verification import Verification
 
 EXIT_NO = 1
 EXIT_UNAVAILABLE = 3
@@ -89,6 +90,17 @@ def report(error: KanglianError, *, as_json: bool) -> int:
     return ending.code
 
 
+def error_in(group: BaseExceptionGroup[BaseException]) -> KanglianError | None:
+    """The first error of ours in a group that holds nothing else, or None."""
+    ours, others = group.split(KanglianError)
+    while isinstance(ours, BaseExceptionGroup):
+        first = ours.exceptions[0]
+        if isinstance(first, KanglianError):
+            return first if others is None else None
+        ours = first
+    return None
+
+
 def note(text: str) -> None:
     """A line for people, on standard error."""
     sys.stderr.write(text + "\n")
@@ -98,7 +110,9 @@ def note(text: str) -> None:
 def show(document: object, text: str, *, as_json: bool) -> None:
     """The answer of a command, as one JSON document or as text for people."""
     if as_json:
-        text = json.dumps(document, ensure_ascii=False, indent=2)
+        import msgspec
+
+        text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -109,9 +123,14 @@ def show_line(document: object) -> None:
     sys.stdout.flush()
 
 
+def utc(time_ms: int) -> datetime:
+    """The aware time that certificates are issued and judged by."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC)
+
+
 def moment(time_ms: int) -> str:
     """A time for people, in the zone of this machine."""
-    return f"{datetime.fromtimestamp(time_ms / 1000, UTC).astimezone():%Y-%m-%d %H:%M:%S %z}"
+    return f"{utc(time_ms).astimezone():%Y-%m-%d %H:%M:%S %z}"
 
 
 def duration(milliseconds: int) -> str:
@@ -135,7 +154,7 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress() -> Iterator[Advance]:
+def progress() -> Generator[Advance]:
     """A moving bar at a terminal; about ten plain lines elsewhere. Always on standard error."""
     if not sys.stderr.isatty():
         yield _plain_progress()
@@ -202,6 +221,56 @@ def new_passphrase(file: "Path | None", path: "Path") -> str:
 
     prompt: Callable[[str], str] | None = ask_twice if sys.stdin.isatty() else None
     return PassphraseSource(file, os.environ, prompt).passphrase_for(path)
+
+
+def authority_passphrase(path: "Path", file: "Path | None") -> str | None:
+    """The passphrase of an authority's key, asked for only if the file is encrypted.
+
+    Raises: PrivateFileError.
+    """
+    from genesis.authority import PEM_BYTES
+    from genesis.private_files import read_private
+
+    if b"BEGIN ENCRYPTED" not in read_private(path, PEM_BYTES):
+        return None
+    return passphrases(file).passphrase_for(path)
+
+
+def transaction_text(view: dict[str, Any]) -> str:
+    """A transaction and its outputs for people."""
+    body = view["transaction"]
+    facts = {name: body[name] for name in ("id", "module", "level", "signed_by")}
+    place = {"height": view["block_height"], "index": view["index"]}
+    lines = [say("transaction_lines", **facts, **place, time=moment(view["block_time"]))]
+    for operation, receipt in zip(body["operations"], view["receipts"], strict=True):
+        outputs = receipt["error"] or json.dumps(receipt["outputs"], ensure_ascii=False)
+        call = {name: operation[name] for name in ("contract", "method")}
+        lines.append(say("operation_line", **call, status=receipt["status"], outputs=outputs))
+    return "\n".join(lines)
+
+
+def verdict_text(verdict: "Verification", now_ms: int) -> str:
+    """What a verified proof says, for people: who, what, when, and on whose word."""
+    checked = [say("checked_proof")]
+    if verdict.opened:
+        checked.append(say("checked_opening", parts=", ".join(verdict.opened)))
+    if verdict.record_checked:
+        checked.append(say("checked_record"))
+    return say(
+        "proof_holds",
+        operation=verdict.operation,
+        account=verdict.account,
+        organisation=verdict.organisation or say("unknown_organisation"),
+        contract=verdict.contract,
+        method=verdict.method,
+        module=verdict.module,
+        level=verdict.level,
+        height=verdict.height,
+        time=moment(verdict.time_ms),
+        age=duration(now_ms - verdict.time_ms),
+        anchor=verdict.anchor,
+        checked=", ".join(checked),
+    )
 
 
 def _ask(question: str) -> str:

@@ -98,8 +98,7 @@ def accepts_or_refuses(name: str, data: bytes) -> bool:
     parse, _ = PARSERS[name]
     try:
         parse(data)
-    except Rejected as refused:
-        assert str(refused)
+    except Rejected:
         return False
     return True
 

@@ -74,11 +74,7 @@ header = st.builds(
     time=count,
     proposer=st.integers(0, 127),
     demotions=st.lists(demotion, max_size=4).map(tuple),
-    **{
-        field: hash32
-        for field in Header.__struct_fields__
-        if field.endswith(("_root", "_hash"))
-    },
+    **{field: hash32 for field in Header.__struct_fields__ if field.endswith(("_root", "_hash"))},
 )
 certificate = st.builds(
     Certificate,

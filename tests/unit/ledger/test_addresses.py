@@ -60,8 +60,23 @@ def test_every_swap_of_neighbours_is_detected():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "kt", "kt1", "1", TEXT.upper(), TEXT.title(), " " + TEXT, TEXT + "\n", TEXT[:-1]]
-    + [TEXT + "q", TEXT[2:], "bc" + TEXT[2:], "kt1" + TEXT, "ｋt1" + TEXT[3:], TEXT[:-1] + "é"],
+    [
+        "",
+        "kt",
+        "kt1",
+        "1",
+        TEXT.upper(),
+        TEXT.title(),
+        " " + TEXT,
+        TEXT + "\n",
+        TEXT[:-1],
+        TEXT + "q",
+        TEXT[2:],
+        "bc" + TEXT[2:],
+        "kt1" + TEXT,
+        "\uff4bt1" + TEXT[3:],
+        TEXT[:-1] + "é",
+    ],
 )
 def test_another_form_is_refused(text):
     assert refusal(text) is Reason.BAD_ADDRESS

@@ -48,11 +48,10 @@ def test_the_author_signs_the_digest_of_the_header():
 
 def test_a_summary_holds_count_and_root_of_each_namespace():
     shares = [TRANSACTIONS[:2], TRANSACTIONS[2:3], TRANSACTIONS[3:]]
-    expected = [
-        (share[0].body.module, share[0].body.level, len(share))
-        + (root_of_leaves(SUITE.digest, [item.leaf for item in share]),)
-        for share in shares
-    ]
+    expected = []
+    for share in shares:
+        root = root_of_leaves(SUITE.digest, [item.leaf for item in share])
+        expected.append((share[0].body.module, share[0].body.level, len(share), root))
     found = summarise(TRANSACTIONS, SUITE)
     assert [msgspec.structs.astuple(summary) for summary in found] == expected
 

@@ -198,6 +198,12 @@ def test_a_record_that_the_opening_does_not_speak_of_is_refused():
     assert refused_part(OPENING.only(PartLabel.HEAD), PARTS.record) == PartLabel.RECORD
 
 
+def test_a_missing_record_is_told_apart_from_a_wrong_one():
+    with pytest.raises(Rejected) as caught:
+        verify(OPENING, None)
+    assert caught.value.detail == "the record is missing"
+
+
 def test_an_inline_record_must_be_the_one_beside_it():
     (own,) = OPENING.only(PartLabel.RECORD).parts
     inline = replace(OPENING, parts=(replace(own, content=PARTS.record),))

@@ -52,7 +52,11 @@ def test_the_hash_is_over_the_values_in_declared_order():
 
 
 def test_every_value_is_in_the_hash():
-    hashes = {genesis_hash(GENESIS), genesis_hash(make_genesis("other")), genesis_hash(make_genesis(group=2))}
+    hashes = {
+        genesis_hash(GENESIS),
+        genesis_hash(make_genesis("other")),
+        genesis_hash(make_genesis(group=2)),
+    }
     faster = msgspec.structs.replace(GENESIS.parameters, block_interval_ms=81)
     hashes.add(genesis_hash(msgspec.structs.replace(GENESIS, parameters=faster)))
     assert len(hashes) == 4

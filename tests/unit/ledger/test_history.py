@@ -131,9 +131,7 @@ def test_consistency_paths_are_those_of_the_rfc_and_verify_for_every_pair_of_siz
             path = consistency_path(NODES, digest, old, new)
             if old and new < 34:
                 assert list(path) == rfc_consistency(old, entries[:new])
-            verify_consistency(
-                digest, TreeHead(old, HEADS[old]), TreeHead(new, HEADS[new]), path
-            )
+            verify_consistency(digest, TreeHead(old, HEADS[old]), TreeHead(new, HEADS[new]), path)
 
 
 def bad(old: TreeHead, new: TreeHead, path: tuple[bytes, ...]) -> bool:
@@ -157,6 +155,22 @@ def test_a_consistency_path_that_is_cut_extended_or_changed_is_refused():
                 assert bad(before, after, path[:place] + path[place + 1 :])
                 assert bad(before, after, path[: place + 1] + path[place:])
                 assert bad(before, after, (*path[:place], bytes(32), *path[place + 1 :]))
+
+
+def join(left: bytes, right: bytes) -> bytes:
+    return digest(b"\x01" + left + right)
+
+
+def test_a_path_of_the_wrong_length_is_refused_even_when_the_heads_are_made_to_fit():
+    a, b, c, d = (digest(b"step %d" % number) for number in range(4))
+    old, new = join(c, a), join(c, join(a, b))
+    verify_consistency(digest, TreeHead(3, old), TreeHead(4, new), (a, b, c))
+    assert bad(TreeHead(3, join(d, old)), TreeHead(4, join(d, new)), (a, b, c, d))
+    verify_consistency(digest, TreeHead(3, old), TreeHead(8, join(new, d)), (a, b, c, d))
+    assert bad(TreeHead(3, old), TreeHead(8, new), (a, b, c))
+    assert bad(TreeHead(3, old), TreeHead(4, new), ())
+    assert bad(TreeHead(6, join(b, a)), TreeHead(5, join(b, a)), (a, b))
+    assert bad(TreeHead(3, old), TreeHead(2**63 - 1, new), (a,) * 65)
 
 
 def test_a_rewritten_log_is_not_consistent():

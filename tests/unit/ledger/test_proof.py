@@ -306,9 +306,7 @@ def test_headers_that_do_not_follow_one_another_are_refused():
     following = msgspec.structs.replace(HEADER.decode(BLOCKS.next_header), height=HEIGHT + 2)
     data = encode(following)
     certificate = make_certificate(HEIGHT + 2, block_hash(data, SUITE))
-    skipping = changed(
-        PROOF, next_header=data.hex(), next_certificate=encode(certificate).hex()
-    )
+    skipping = changed(PROOF, next_header=data.hex(), next_certificate=encode(certificate).hex())
     assert refusal(skipping) is Reason.BAD_PROOF
 
 

@@ -116,9 +116,7 @@ def test_recovery_refuses_a_high_s_and_broken_signatures():
 
 def test_the_nonce_is_that_of_rfc_6979():
     # Key 1 and SHA-256 of "Satoshi Nakamoto": a vector known from many secp256k1 libraries.
-    signature = secp256k1.sign(
-        (1).to_bytes(32, "big"), sha256(b"Satoshi Nakamoto").digest()
-    )
+    signature = secp256k1.sign((1).to_bytes(32, "big"), sha256(b"Satoshi Nakamoto").digest())
     assert signature.hex() == (
         "934b1ea10a4b3c1757e2b0c017d0b6143ce3c9a7e6a4a49860d7a6ab210ee3d8"
         "2442ce9d2b916064108014783e923ec36b49743e2ffa1c4496f01a512aafd9e5"

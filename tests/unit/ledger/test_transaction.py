@@ -80,9 +80,7 @@ def test_the_id_is_the_hash_of_the_body_and_the_leaf_that_of_all_bytes():
 def test_another_valid_signature_makes_another_leaf_but_the_same_id():
     body = make_body(CALL, BOARD)
     one = parse_transaction(signed_wire(body, BOARD), CHAIN)
-    others = multi_signer(
-        ("board a", "board b", "board c"), 2, ("board b", "board c")
-    )
+    others = multi_signer(("board a", "board b", "board c"), 2, ("board b", "board c"))
     two = parse_transaction(signed_wire(body, others), CHAIN)
     verify_signatures(one, SUITE)
     verify_signatures(two, SUITE)
@@ -222,7 +220,9 @@ def test_operations_that_the_body_does_not_commit_to_are_refused():
 
 
 def test_the_root_of_operations_is_that_of_their_tagged_entries():
-    one, two = (SUITE.digest(b"\0kl.operation\0" + encode(call)) for call in map(register_call, (1, 2)))
+    one, two = (
+        SUITE.digest(b"\0kl.operation\0" + encode(call)) for call in map(register_call, (1, 2))
+    )
     head = SUITE.digest(b"\x01" + one + two)
     expected = SUITE.digest(b"\x02" + (2).to_bytes(8, "big") + head)
     assert operations_root((register_call(1), register_call(2)), SUITE) == expected
@@ -234,9 +234,7 @@ def test_a_call_and_an_envelope_are_told_apart_by_their_first_number():
     assert isinstance(make_body(CALL), TransactionBody)
 
 
-@pytest.mark.parametrize(
-    ("signer", "order"), [(HOSPITAL, SECP256K1_ORDER), (RESIDENT, P256_ORDER)]
-)
+@pytest.mark.parametrize(("signer", "order"), [(HOSPITAL, SECP256K1_ORDER), (RESIDENT, P256_ORDER)])
 def test_the_same_signature_with_a_high_s_is_refused(signer, order):
     wire = plain(1, signer).wire
     ((index, signature),) = parse_transaction(wire, CHAIN).signatures
@@ -273,7 +271,9 @@ def test_exactly_the_threshold_signs_and_key_indexes_ascend():
     body = make_body(CALL, BOARD)
     wire = signed_wire(body, BOARD)
     digest = SUITE.digest(TRANSACTION_TAG + encode(body))
-    everybody = multi_signer(("board a", "board b", "board c"), 2, ("board a", "board b", "board c"))
+    everybody = multi_signer(
+        ("board a", "board b", "board c"), 2, ("board a", "board b", "board c")
+    )
     zero, one, two = everybody.sign(digest)
     for pair in ([zero, one], [zero, two], [one, two]):
         verify_signatures(parse_transaction(with_signatures(wire, pair), CHAIN), SUITE)

@@ -295,9 +295,7 @@ def make_certificate(
     """A certificate signed by these validators for the block hash `digest`."""
     vote = vote_digest(chain, vote_type, height, round_number, digest)
     signatures = tuple((index, SUITE.sign(VALIDATOR_SECRETS[index], vote)) for index in signers)
-    return Certificate(
-        height=height, round=round_number, block_hash=digest, signatures=signatures
-    )
+    return Certificate(height=height, round=round_number, block_hash=digest, signatures=signatures)
 
 
 def make_header(
@@ -419,9 +417,7 @@ def two_blocks(batches: Sequence[Batch], status_of: StatusOf = all_ok) -> TwoBlo
     )
     next_hash = block_hash(next_header, SUITE)
     next_certificate = encode(make_certificate(HEIGHT + 1, next_hash, signers=(0, 1, 2, 3)))
-    return TwoBlocks(
-        tuple(batches), receipts, header, certificate, next_header, next_certificate
-    )
+    return TwoBlocks(tuple(batches), receipts, header, certificate, next_header, next_certificate)
 
 
 def busy_batches() -> tuple[Batch, ...]:
