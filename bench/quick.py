@@ -270,6 +270,7 @@ def _states_equal(nodes: Sequence[NodeState]) -> bool:
         tips: list[tuple[int, str]] = []
         for node in nodes:
             with Client(node.rpc) as client:
+                info = client.getinfo()
             tips.append((info["height"], info["latest_block_hash"]))
         if all(tip == tips[0] for tip in tips):
             return True

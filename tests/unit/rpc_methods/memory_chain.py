@@ -1,5 +1,10 @@
 """A chain of one validator in memory: real blocks, receipts and proofs behind `NodeService`."""
 
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import trio
 
 from contracts.engine import Engine, Outcome
@@ -31,7 +36,6 @@ from ledger.genesis import (
     genesis_hash,
     genesis_validators,
 )
-from ledger.ids import Address
 from ledger.merkle import root_of_entries
 from ledger.proof import RegistrationProof
 from ledger.receipts import RECEIPT, RECEIPT_TAG, Status
@@ -41,6 +45,8 @@ from ledger.transaction import operation_ids, parse_transaction, verify_signatur
 from ledger.votes import Certificate, VoteType, vote_digest
 from node.service import Committed, ConsensusView, FoundBlock, FoundTransaction, Info, PeerView
 from rpc.client import Signer
+from rpc.http import HttpConfig, serve_http
+from rpc.methods import build_app
 
 NODE_SECRET = bytes(31) + b"\x07"
 ACCOUNT_SECRET = bytes(31) + b"\x09"
@@ -277,13 +283,14 @@ class MemoryNode:
         return Committed(found.block_height, statuses)
 
     async def wait_committed(self, transaction_id):
-        while (committed := self.committed(transaction_id)) is None:
-            await trio.sleep(0.01)
+        committed = self.committed(transaction_id)
+        if committed is None:
+            await trio.sleep_forever()  # nothing is decided while somebody waits
         return committed
 
     async def wait_height(self, height):
-        while self.height < height:
-            await trio.sleep(0.01)
+        if self.height < height:
+            await trio.sleep_forever()
 
     def is_pending(self, transaction_id):
         return transaction_id in self._pool
@@ -338,5 +345,24 @@ class MemoryNode:
         return self._engine.read(overlay, context, module, level, contract, view, arguments)
 
 
-def account_of(genesis: Genesis) -> Address:
-    return account_signer_of(genesis).account
+@contextmanager
+def served(node: MemoryNode) -> Iterator[str]:
+    """The address of a front door over `node` on loopback; its loop runs in a thread."""
+    ports: queue.Queue[int] = queue.Queue()
+    holder = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            holder.append((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
+            app = build_app(node, lambda: b"")
+            config = HttpConfig("127.0.0.1", 0, stop_grace_ms=100)
+            ports.put(await nursery.start(serve_http, config, app))
+
+    thread = threading.Thread(target=trio.run, args=(main,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{ports.get(timeout=10)}"
+    finally:
+        token, scope = holder[0]
+        trio.from_thread.run_sync(scope.cancel, trio_token=token)
+        thread.join(timeout=10)
