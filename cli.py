@@ -338,13 +338,15 @@ def node() -> None:
 @_option("config", type=FILE, required=True)
 def node_run(config: Path, as_json: bool) -> None:  # noqa: ARG001 - `_guarded` reads it
     """Run until SIGTERM or SIGINT; the log goes where the configuration says."""
-    import trio
-
     from node.config import load_config
-    from rpc.daemon import run
 
     loaded = load_config(config, os.environ)
-    trio.run(run, loaded, console.passphrases(loaded.node.passphrase_file))
+    import trio
+
+    from rpc.daemon import run
+
+    key_file, passphrase_file = loaded.node.key_file, loaded.node.passphrase_file
+    trio.run(run, loaded, console.passphrases(passphrase_file, key_file))
 
 
 @_command(main, "info")
@@ -388,7 +390,7 @@ def register(
     from rpc.registration import Progress, Registrar, Settings
 
     files = find_files(paths)
-    loaded = load_key(key_path, console.passphrases(passphrase_file))
+    loaded = load_key(key_path, console.passphrases(passphrase_file, key_path))
     anchor = None if genesis_path is None else read_genesis(genesis_path)
     if out is None:
         console.note(say("no_openings"))
@@ -482,7 +484,7 @@ def bench_quick(as_json: bool) -> int:
     """Throughput, latency and CPU on this machine."""
     from bench import quick
 
-    return quick.main(as_json)
+    return quick.main(json_output=as_json)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ character is detected.
 Source: BIP 13/16 (the idea of P2SH), BIP 350 (text), requirement K1.2a.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum, unique
 from functools import lru_cache
 from typing import Annotated
@@ -17,6 +19,7 @@ from msgspec import Meta
 from ledger import limits
 from ledger.codec import Record, Schema, encode
 from ledger.crypto import keys
+from ledger.crypto.keys import KeyType
 from ledger.crypto.suite import CryptoSuite
 from ledger.errors import Reason, Rejected
 from ledger.ids import Address, PublicKeyBytes
@@ -91,13 +94,26 @@ def address_of(script: bytes, suite: CryptoSuite) -> Address:
 _CACHED_SCRIPTS = 8_192
 
 
+@dataclass(frozen=True, slots=True)
+class Signatory:
+    """What checking a signature needs of a script: its address, threshold and parsed keys."""
+
+    address: Address
+    threshold: int
+    key_types: frozenset[KeyType]
+    verifiers: tuple[Callable[[bytes, bytes], bool], ...]
+
+
 @lru_cache(maxsize=_CACHED_SCRIPTS)
-def resolve_script(script: bytes, suite: CryptoSuite) -> tuple[RedeemScript, Address]:
-    """The parsed script and its address; remembered, because few signers sign most transactions.
+def signatory(script: bytes, suite: CryptoSuite) -> Signatory:
+    """The signatory of a script; remembered, because few signers sign most transactions.
 
     Raises: Rejected(BAD_SCRIPT | MALFORMED | NON_CANONICAL | TOO_LARGE).
     """
-    return parse_script(script), address_of(script, suite)
+    parsed = parse_script(script)
+    verifiers = tuple(keys.verifier(key) for key in parsed.keys)
+    key_types = frozenset(KeyType(key[0]) for key in parsed.keys)
+    return Signatory(address_of(script, suite), parsed.threshold, key_types, verifiers)
 
 
 def encode_text(kind: AddressKind, address: bytes) -> str:

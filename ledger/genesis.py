@@ -5,6 +5,7 @@ certificates, templates) is the folder `genesis/`.
 Source: docs/format.md section 2; architecture sections 3 and 4.
 """
 
+import json
 from itertools import pairwise
 from typing import Annotated, Literal, cast
 
@@ -14,7 +15,7 @@ from msgspec import Meta
 from ledger import limits
 from ledger.addresses import AddressKind, address_of, decode_text, single_key_script
 from ledger.codec import Document, encode
-from ledger.crypto import keys
+from ledger.crypto.keys import KEY_TYPE_NAMES
 from ledger.crypto.suites import suite_named
 from ledger.errors import Reason, Rejected
 from ledger.ids import Address, GenesisHash, GroupId, Name
@@ -24,8 +25,8 @@ from ledger.validators import Validator, ValidatorSet, validator_set
 GENESIS_TAG = b"kl.genesis\0"
 GENESIS_FILE_BYTES = 4 * limits.MIB
 
-Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-Hex34 = Annotated[str, Meta(pattern=r"^[0-9a-f]{68}$")]
+Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Hex34 = Annotated[str, Meta(pattern=r"^[0-9a-f]{68}\Z")]
 Title = Annotated[str, Meta(min_length=1, max_length=128)]
 Milliseconds = Annotated[int, Meta(ge=1, le=86_400_000)]
 
@@ -70,7 +71,7 @@ class Parameters(Document, frozen=True):
     prevote_timeout_ms: Milliseconds = 500
     precommit_timeout_ms: Milliseconds = 500
     timeout_delta_ms: Milliseconds = 500
-    block_interval_ms: Milliseconds = 80
+    block_interval_ms: Milliseconds = 100
     heartbeat_ms: Annotated[int, Meta(ge=1_000, le=86_400_000)] = 600_000
     clock_precision_ms: Milliseconds = limits.CLOCK_PRECISION_MS
     message_delay_ms: Milliseconds = 2_000
@@ -105,10 +106,18 @@ def parse_genesis(data: bytes) -> Genesis:
         raise Rejected(Reason.TOO_LARGE, "genesis", payload_bytes=len(data))
     try:
         genesis = msgspec.json.decode(data, type=Genesis)
-    except (msgspec.DecodeError, RecursionError) as error:
+        json.loads(data, object_pairs_hook=_unique_members)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise Rejected(Reason.BAD_GENESIS, str(error)) from None
     _check(genesis)
     return genesis
+
+
+def _unique_members(pairs: list[tuple[str, object]]) -> None:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"member {name!r} stands twice")
 
 
 def _check(genesis: Genesis) -> None:
@@ -124,7 +133,7 @@ def _check(genesis: Genesis) -> None:
         kind, address = decode_text(node.address)
         if kind != AddressKind.NODE or address != address_of(script, suite):
             raise Rejected(Reason.BAD_GENESIS, "address is not that of the key", node=node.name)
-        if not keys.is_valid(bytes.fromhex(node.key)) or node.organisation not in known:
+        if not suite.is_key(bytes.fromhex(node.key)) or node.organisation not in known:
             raise Rejected(Reason.BAD_GENESIS, "unknown key or organisation", node=node.name)
     for account in genesis.accounts:
         if decode_text(account.address)[0] == AddressKind.NODE:
@@ -159,7 +168,9 @@ def _positional(value: object) -> object:
 
 def chain_of(genesis: Genesis) -> Chain:
     """What every signed byte of this chain names."""
-    return Chain(genesis_hash(genesis), GroupId(genesis.group), suite_named(genesis.suite))
+    key_types = frozenset(KEY_TYPE_NAMES[name] for name in genesis.account_keys)
+    suite = suite_named(genesis.suite)
+    return Chain(genesis_hash(genesis), GroupId(genesis.group), suite, key_types)
 
 
 def genesis_validators(genesis: Genesis) -> ValidatorSet:

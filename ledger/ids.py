@@ -29,7 +29,7 @@ BroadcastLevel = NewType("BroadcastLevel", int)
 # What the decoder checks on the way in. 2**63 - 1 keeps every integer inside a signed 64-bit
 # word, so that any language can hold it.
 INT64_MAX = 2**63 - 1
-NAME_PATTERN = r"^[a-z][a-z0-9_]{0,31}$"
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,31}\Z"
 
 Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]

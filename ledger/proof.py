@@ -227,7 +227,7 @@ def verify_registration(proof: RegistrationProof, genesis: Genesis) -> Verdict:
     chain = chain_of(genesis)
     validators = genesis_validators(genesis)
     transaction = parse_transaction(bytes.fromhex(proof.transaction), chain)
-    verify_signatures(transaction, chain.suite)
+    verify_signatures(transaction, chain)
     if proof.operation >= len(transaction.operations):
         raise Rejected(Reason.BAD_PROOF, "no such operation", operation=proof.operation)
     operation = operation_ids(transaction, chain.suite)[proof.operation]

@@ -17,9 +17,9 @@ import msgspec
 from msgspec import Meta
 
 from ledger import limits
-from ledger.addresses import resolve_script
+from ledger.addresses import signatory
 from ledger.codec import Record, Schema, encode
-from ledger.crypto import keys
+from ledger.crypto.keys import KeyType
 from ledger.crypto.suite import CryptoSuite
 from ledger.errors import Reason, Rejected
 from ledger.ids import (
@@ -98,6 +98,8 @@ class Chain:
     genesis_hash: GenesisHash
     group: GroupId
     suite: CryptoSuite
+    account_keys: frozenset[KeyType]
+    """Key types that accounts of this chain may use."""
 
 
 class Transaction(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -176,22 +178,24 @@ def operation_ids(transaction: Transaction, suite: CryptoSuite) -> tuple[Transac
     )
 
 
-def verify_signatures(transaction: Transaction, suite: CryptoSuite) -> None:
+def verify_signatures(transaction: Transaction, chain: Chain) -> None:
     """Check that the script is the stated signer's and that exactly its threshold signed the id.
 
     Raises: Rejected(BAD_SCRIPT | BAD_SIGNATURE).  Cost: one V per signature.
     """
-    script, address = resolve_script(transaction.script, suite)
+    signer = signatory(transaction.script, chain.suite)
     body = transaction.body
-    if address != (body.signer or body.account):
+    if signer.address != (body.signer or body.account):
         raise Rejected(Reason.BAD_SCRIPT, "the script does not hash to the signer")
+    if not signer.key_types <= chain.account_keys:
+        raise Rejected(Reason.BAD_SCRIPT, "this chain does not accept that type of key")
     pairs = transaction.signatures
-    if len(pairs) != script.threshold:
+    if len(pairs) != signer.threshold:
         raise Rejected(Reason.BAD_SIGNATURE, "wrong number of signatures", count=len(pairs))
     previous = -1
     for index, signature in pairs:
-        if not previous < index < len(script.keys):
+        if not previous < index < len(signer.verifiers):
             raise Rejected(Reason.BAD_SIGNATURE, "key indexes must ascend within the script")
-        if not keys.verify(script.keys[index], transaction.id, signature):
+        if not signer.verifiers[index](transaction.id, signature):
             raise Rejected(Reason.BAD_SIGNATURE, key_index=index)
         previous = index

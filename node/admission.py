@@ -105,7 +105,7 @@ class Admission:
         leaf = transaction.leaf
         if leaf in self._verified:
             return
-        verify_signatures(transaction, self._chain.suite)
+        verify_signatures(transaction, self._chain)
         if len(self._verified) >= limits.VERIFIED_CACHE:
             del self._verified[next(iter(self._verified))]
         self._verified[leaf] = None

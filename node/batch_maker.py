@@ -59,6 +59,7 @@ class BatchMaker:
         self._stages = stages
         self._publish = publish
         self._wake = trio.Event()
+        self._made_at = 0.0
 
     def resume(self, state: AuthorState) -> None:
         """Go on where the log says this node's batches stand."""
@@ -74,9 +75,10 @@ class BatchMaker:
             await self._wake.wait()
             self._wake = trio.Event()
             if not self._is_full():
-                await trio.sleep(limits.BATCH_DELAY_MS / 1_000)
+                await trio.sleep_until(self._due())
             while self._mempool.waiting:
                 with self._stages.measure(Stage.DISSEMINATION):
+                    self._made_at = trio.current_time()
                     batch = self._make(log)
                     self._publish(batch)
                 await trio.lowlevel.checkpoint()
@@ -84,6 +86,11 @@ class BatchMaker:
                     break
             if self._mempool.waiting:
                 self._wake.set()
+
+    def _due(self) -> float:
+        """A short wait after a pause, a steady beat under load."""
+        soon = trio.current_time() + limits.BATCH_DELAY_MS / 1_000
+        return max(soon, self._made_at + limits.BATCH_INTERVAL_MS / 1_000)
 
     def _is_full(self) -> bool:
         return (

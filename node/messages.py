@@ -193,7 +193,6 @@ PHRASES: Mapping[str, Phrase] = {
         "without --out no opening is kept: nobody can ever show what these indexes stand for",
         "未指定 --out,不保存打开文件:以后无人能证明这些索引对应的内容",
     ),
-    "registering": Phrase("registering", "登记中"),
     "register_progress": Phrase(
         "{registered} of {total} registered, height {height}",
         "已登记 {registered}/{total},高度 {height}",
@@ -220,7 +219,7 @@ PHRASES: Mapping[str, Phrase] = {
         "{id}\n高度 {height},序号 {index},{time}\n模块 {module},级别 {level},签名者 {signed_by}",
     ),
     "operation_line": Phrase(
-        "  {contract}.{method}: {status} {outputs}", "  {contract}.{method}:{status} {outputs}"
+        "  {contract}.{method}: {status} {outputs}", "  {contract}.{method} 状态 {status} {outputs}"
     ),
     "proof_lines": Phrase(
         "proof of {id}, {size} bytes; save it with --json > proof.json, then: kanglian proof "

@@ -248,8 +248,10 @@ class Client:
         info = self.getinfo()
         suite = suite_named(str(info.get("suite", "international")))
         genesis_hash = GenesisHash(bytes.fromhex(str(info["genesis_hash"])))
-        chain = Chain(genesis_hash, GroupId(int(info["group"])), suite)
-        if self._genesis is not None and chain_of(self._genesis) != chain:
+        group = GroupId(int(info["group"]))
+        chain = Chain(genesis_hash, group, suite, frozenset(KeyType))
+        known = chain if self._genesis is None else chain_of(self._genesis)
+        if (known.genesis_hash, known.group) != (genesis_hash, group):
             raise Rejected(
                 Reason.WRONG_CHAIN,
                 f"{self._url} serves another chain than the genesis file names",

@@ -13,7 +13,7 @@ Heavy modules are imported where they are needed, so that `--help` comes at once
 import getpass
 import json
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -192,14 +192,16 @@ def live_line(text: str) -> None:
         sys.stderr.flush()
 
 
-def passphrases(file: "Path | None") -> "PassphraseSource":
-    """Where an existing key's passphrase comes from: file, variable, or whoever sits there."""
+def passphrases(file: "Path | None", path: "Path") -> "PassphraseSource":
+    """Where the passphrase of `path` comes from: file, variable, or whoever sits there."""
     import os
 
     from node.keystore import PassphraseSource
 
-    prompt = _ask if sys.stdin.isatty() else None
-    return PassphraseSource(file, os.environ, prompt)
+    def ask(_: str) -> str:
+        return getpass.getpass(say("ask_passphrase", path=path) + ": ")
+
+    return PassphraseSource(file, os.environ, ask if sys.stdin.isatty() else None)
 
 
 def new_passphrase(file: "Path | None", path: "Path") -> str:
@@ -219,7 +221,7 @@ def new_passphrase(file: "Path | None", path: "Path") -> str:
         detail, remedy = "the two passphrases differ", "try again"
         raise PrivateFileError(FileProblem.NO_PASSPHRASE, path, detail, remedy)
 
-    prompt: Callable[[str], str] | None = ask_twice if sys.stdin.isatty() else None
+    prompt = ask_twice if sys.stdin.isatty() else None
     return PassphraseSource(file, os.environ, prompt).passphrase_for(path)
 
 
@@ -233,7 +235,7 @@ def authority_passphrase(path: "Path", file: "Path | None") -> str | None:
 
     if b"BEGIN ENCRYPTED" not in read_private(path, PEM_BYTES):
         return None
-    return passphrases(file).passphrase_for(path)
+    return passphrases(file, path).passphrase_for(path)
 
 
 def transaction_text(view: dict[str, Any]) -> str:
@@ -271,7 +273,3 @@ def verdict_text(verdict: "Verification", now_ms: int) -> str:
         anchor=verdict.anchor,
         checked=", ".join(checked),
     )
-
-
-def _ask(question: str) -> str:
-    return getpass.getpass(f"{question}: ")

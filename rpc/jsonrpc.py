@@ -220,11 +220,12 @@ def _not_a_number(constant: str) -> NoReturn:
 
 def _member_count(value: object) -> int:
     """How many members the objects in `value` have together; refuses what is too deep."""
-    members = 0
+    members = depth = 0
     level = [value] if type(value) in _CONTAINERS else []
-    for _ in range(JSON_DEPTH):
-        if not level:
-            return members
+    while level:
+        depth += 1
+        if depth > JSON_DEPTH:
+            _too_deep()
         below: list[object] = []
         for container in level:
             if isinstance(container, dict):
@@ -234,8 +235,6 @@ def _member_count(value: object) -> int:
                 children = cast("list[object]", container)
             below += [child for child in children if type(child) in _CONTAINERS]
         level = below
-    if level:
-        _too_deep()
     return members
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ledger import limits
-from ledger.addresses import AddressKind, encode_text, resolve_script
+from ledger.addresses import AddressKind, encode_text, parse_script
 from ledger.codec import encode
 from ledger.data_index import (
     DATA_INDEX_CONTRACT,
@@ -156,7 +156,7 @@ class Registrar:
         self._now_ms = now_ms
         self._sleep = sleep
         self._organisation_secret = organisation_secret(signer)
-        kind = AddressKind(resolve_script(signer.script, signer.chain.suite)[0].kind)
+        kind = AddressKind(parse_script(signer.script).kind)
         self._operator = encode_text(kind, signer.account)
         self._pause_ms = FIRST_PAUSE_MS
         self._paused_ms = 0

@@ -13,7 +13,7 @@ import msgspec
 from contracts.abi import to_json
 from contracts.interface import Method
 from ledger import limits
-from ledger.addresses import AddressKind, encode_text, resolve_script
+from ledger.addresses import AddressKind, address_of, encode_text, parse_script
 from ledger.codec import Record, Schema
 from ledger.crypto.suite import CryptoSuite
 from ledger.errors import Rejected
@@ -162,8 +162,8 @@ def _body_view(source: MethodSource, found: FoundTransaction, suite: CryptoSuite
 
 
 def _signed_by(transaction: Transaction, suite: CryptoSuite) -> str:
-    script, address = resolve_script(transaction.script, suite)
-    return encode_text(AddressKind(script.kind), address)
+    kind = AddressKind(parse_script(transaction.script).kind)
+    return encode_text(kind, address_of(transaction.script, suite))
 
 
 def _call_view(

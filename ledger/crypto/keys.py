@@ -4,6 +4,7 @@ The type byte says how a signature is verified; it stands inside every redeem sc
 inside every address, so a key can never be used under another scheme.
 """
 
+from collections.abc import Callable
 from enum import IntEnum, unique
 
 from ledger.crypto import p256, secp256k1
@@ -42,6 +43,11 @@ def verify(key: bytes, digest: bytes, signature: bytes) -> bool:
     if key[0] == KeyType.P256:
         return p256.verify(key[1:], digest, signature)
     return False
+
+
+def verifier(key: bytes) -> Callable[[bytes, bytes], bool]:
+    """A function (digest, signature) -> bool for a valid tagged key, which is parsed once."""
+    return SCHEMES[KeyType(key[0])].verifier(key[1:])
 
 
 def is_valid(key: bytes) -> bool:

@@ -5,7 +5,8 @@ S, so the client does, and only low S passes here.
 Source: FIPS 186-5 section 6; W3C Web Cryptography API (ECDSA, P-256); architecture section 3.
 """
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -50,6 +51,11 @@ def verify(compressed: bytes, digest: bytes, signature: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def verifier(compressed: bytes) -> Callable[[bytes, bytes], bool]:
+    """A function (32-byte id, 64-byte r || s) -> bool for one key."""
+    return partial(verify, compressed)
 
 
 def sign(secret: bytes, digest: bytes) -> Signature:

@@ -7,6 +7,7 @@ both against each other.
 Source: SEC 1 v2 sections 4.1.3-4.1.6; RFC 6979 (nonces); BIP 62 (low S).
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, cast
 
@@ -25,33 +26,53 @@ _lib: Any = cast("Any", _libsecp256k1).lib
 _context: Any = cast("Any", GLOBAL_CONTEXT).ctx
 _signature_slot: Any = _ffi.new("secp256k1_ecdsa_signature *")
 _verify: Any = _lib.secp256k1_ecdsa_verify
+_parse_key: Any = _lib.secp256k1_ec_pubkey_parse
 _parse_signature: Any = _lib.secp256k1_ecdsa_signature_parse_compact
 
-# Bound: 64 bytes each plus overhead, about 6 MB; more accounts than sign within one minute.
-_CACHED_KEYS = 32_768
+Verifier = Callable[[bytes, bytes], bool]
 
 
-@lru_cache(maxsize=_CACHED_KEYS)
 def _parsed_key(compressed: bytes) -> Any:
     key = _ffi.new("secp256k1_pubkey *")
-    if not _lib.secp256k1_ec_pubkey_parse(_context, key, compressed, len(compressed)):
+    if len(compressed) != 33 or not _parse_key(_context, key, compressed, len(compressed)):
         return None
     return key
 
 
 def is_valid_key(compressed: bytes) -> bool:
     """Whether 33 bytes are a compressed point on the curve."""
-    return len(compressed) == 33 and _parsed_key(compressed) is not None
+    return _parsed_key(compressed) is not None
+
+
+def verifier(compressed: bytes) -> Verifier:
+    """A function (32-byte digest, 64-byte r || s) -> bool for one key, parsed once.
+
+    A high S is refused, a rule of the library. A key that is no point refuses everything.
+    """
+    key = _parsed_key(compressed)
+
+    def verify_with_key(digest: bytes, signature: bytes) -> bool:
+        return (
+            len(digest) == 32
+            and len(signature) == 64
+            and _parse_signature(_context, _signature_slot, signature) == 1
+            and _verify(_context, _signature_slot, digest, key) == 1
+        )
+
+    return _refuse if key is None else verify_with_key
+
+
+def _refuse(_digest: bytes, _signature: bytes) -> bool:
+    return False
+
+
+# Bound: about 6 MB; callers that hold a verifier need no entry here.
+_cached_verifier = lru_cache(maxsize=32_768)(verifier)
 
 
 def verify(compressed: bytes, digest: bytes, signature: bytes) -> bool:
-    """Whether the 64-byte r || s signs the 32-byte digest; a high S is refused (library rule)."""
-    key = _parsed_key(compressed)
-    if key is None or len(digest) != 32 or len(signature) != 64:
-        return False
-    if not _parse_signature(_context, _signature_slot, signature):
-        return False
-    return _verify(_context, _signature_slot, digest, key) == 1
+    """Whether the 64-byte r || s signs the 32-byte digest."""
+    return _cached_verifier(compressed)(digest, signature)
 
 
 def sign(secret: bytes, digest: bytes) -> Signature:

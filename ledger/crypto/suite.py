@@ -29,6 +29,10 @@ class CryptoSuite(Protocol):
         """Whether `signature` (64 bytes) of `digest` was made by the tagged 34-byte key."""
         ...
 
+    def is_key(self, public_key: bytes, /) -> bool:
+        """Whether 34 bytes are a tagged key of this suite's own scheme, with a valid point."""
+        ...
+
     def public_key(self, secret: bytes, /) -> PublicKey:
         """The tagged 34-byte public key of a 32-byte secret."""
         ...

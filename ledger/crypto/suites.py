@@ -29,6 +29,10 @@ class International:
             public_key[1:], digest, signature
         )
 
+    def is_key(self, public_key: bytes, /) -> bool:
+        """Whether these are a tagged compressed point on secp256k1."""
+        return keys.is_valid(public_key) and public_key[0] == keys.KeyType.SECP256K1
+
     def public_key(self, secret: bytes, /) -> PublicKey:
         """The tagged public key of a secret."""
         return keys.public_key(keys.KeyType.SECP256K1, secret)

@@ -37,7 +37,7 @@ BATCH = BLOCKS.batches[0]
 
 
 def transaction(data: bytes) -> None:
-    verify_signatures(parse_transaction(data, CHAIN), SUITE)
+    verify_signatures(parse_transaction(data, CHAIN), CHAIN)
 
 
 def certificate(data: bytes) -> None:

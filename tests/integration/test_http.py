@@ -399,10 +399,9 @@ def test_the_time_of_an_answer_is_not_taken_from_the_next_request():
     async def main():
         limits = {"idle_timeout_ms": 400, "header_timeout_ms": 400, "send_timeout_ms": 400}
         async with serving(slow, **limits) as port, dialled(port) as client:
-            await client.send(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HT")
-            assert (await client.response())[0] == 200
-            await client.send(b"TP/1.1\r\n\r\n")
-            assert (await client.response())[0] == 200
+            for part in (b"GET /1 HTTP/1.1\r\n\r\n", b"GET /2 HTTP/1.1\r\n\r\nGET", b" /3"):
+                await client.send(part + (b" HTTP/1.1\r\n\r\n" if part == b" /3" else b""))
+                assert (await client.response())[0] == 200
 
     run(main)
 
@@ -451,14 +450,18 @@ def test_hundreds_of_connections_are_served_at_once():
 def test_bodies_that_fill_the_memory_are_refused_and_small_ones_are_not():
     async def main():
         async with serving(bodies_bytes=1_000_000) as port, dialled(port) as large:
-            async with dialled(port) as holder:
-                await holder.send(post(b"x" * 900_000, length=1_000_000))
+            async with dialled(port) as holder, dialled(port) as small:
+                await holder.send(post(b"x" * 990_000, length=1_000_000))
                 await trio.testing.wait_all_tasks_blocked(0.05)
+                request = call("x" * 30_000)
+                await small.send(request[:20_000])
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                await small.send(request[20_000:])
+                assert len(await small.result()) == 30_000
                 await large.send(post(b"x" * 200_000, length=1_000_000))
                 assert await large.refusal() == (503, "busy")
-                async with dialled(port) as small:
-                    await small.send(call(1))
-                    assert await small.result() == 1
+                await small.send(call(1))
+                assert await small.result() == 1
             await trio.testing.wait_all_tasks_blocked(0.05)
             async with dialled(port) as again:
                 await again.send(call("x" * 500_000))

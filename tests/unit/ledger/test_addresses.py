@@ -10,7 +10,7 @@ from ledger.addresses import (
     encode_text,
     multi_key_script,
     parse_script,
-    resolve_script,
+    signatory,
     single_key_script,
 )
 from ledger.crypto.keys import KeyType
@@ -122,8 +122,9 @@ def test_non_zero_padding_is_refused():
 def test_an_address_is_the_tagged_hash_of_the_script():
     assert HOSPITAL.script == msgpack.packb([1, 1, [key("hospital")]])
     assert HOSPITAL.address == SUITE.digest(b"kl.address\0" + HOSPITAL.script)
-    resolved, address = resolve_script(HOSPITAL.script, SUITE)
-    assert (resolved.keys, address) == ((key("hospital"),), HOSPITAL.address)
+    found = signatory(HOSPITAL.script, SUITE)
+    assert (found.address, found.threshold) == (HOSPITAL.address, 1)
+    assert found.key_types == {KeyType.SECP256K1}
 
 
 def test_the_same_key_has_another_address_in_every_role():

@@ -50,7 +50,7 @@ def refusal(wire: bytes) -> Reason:
 
 def signature_refusal(wire: bytes) -> Reason:
     with pytest.raises(Rejected) as caught:
-        verify_signatures(parse_transaction(wire, CHAIN), SUITE)
+        verify_signatures(parse_transaction(wire, CHAIN), CHAIN)
     return caught.value.reason
 
 
@@ -82,15 +82,15 @@ def test_another_valid_signature_makes_another_leaf_but_the_same_id():
     one = parse_transaction(signed_wire(body, BOARD), CHAIN)
     others = multi_signer(("board a", "board b", "board c"), 2, ("board b", "board c"))
     two = parse_transaction(signed_wire(body, others), CHAIN)
-    verify_signatures(one, SUITE)
-    verify_signatures(two, SUITE)
+    verify_signatures(one, CHAIN)
+    verify_signatures(two, CHAIN)
     assert one.id == two.id
     assert one.leaf != two.leaf
 
 
 @pytest.mark.parametrize("signer", [HOSPITAL, RESIDENT, BOARD])
 def test_every_kind_of_account_signs(signer):
-    verify_signatures(plain(1, signer), SUITE)
+    verify_signatures(plain(1, signer), CHAIN)
 
 
 def test_bytes_that_are_not_canonical_are_refused():
@@ -247,7 +247,7 @@ def test_a_script_that_is_not_the_accounts_is_refused():
     body = make_body(CALL, HOSPITAL)
     assert signature_refusal(signed_wire(body, BOARD)) is Reason.BAD_SCRIPT
     rotated = msgspec.structs.replace(body, signer=BOARD.address)
-    verify_signatures(parse_transaction(signed_wire(rotated, BOARD), CHAIN), SUITE)
+    verify_signatures(parse_transaction(signed_wire(rotated, BOARD), CHAIN), CHAIN)
     assert signature_refusal(signed_wire(rotated, HOSPITAL)) is Reason.BAD_SCRIPT
 
 
@@ -276,7 +276,7 @@ def test_exactly_the_threshold_signs_and_key_indexes_ascend():
     )
     zero, one, two = everybody.sign(digest)
     for pair in ([zero, one], [zero, two], [one, two]):
-        verify_signatures(parse_transaction(with_signatures(wire, pair), CHAIN), SUITE)
+        verify_signatures(parse_transaction(with_signatures(wire, pair), CHAIN), CHAIN)
     for bad in (
         [zero],
         [zero, one, two],
@@ -294,7 +294,7 @@ def test_a_broken_script_is_refused():
     items[1] = b"\x93\x01\x02\x90"
     transaction = parse_transaction(msgpack.packb(items), CHAIN)
     with pytest.raises(Rejected) as caught:
-        verify_signatures(transaction, SUITE)
+        verify_signatures(transaction, CHAIN)
     assert caught.value.reason is Reason.MALFORMED
 
 
@@ -303,3 +303,12 @@ def test_the_wire_is_a_plain_positional_array():
     fields = SignedTransaction.__struct_fields__
     assert fields == ("body", "script", "signatures", "operations")
     assert msgpack.unpackb(transaction.wire)[0] == encode(transaction.body)
+
+
+def test_a_key_type_that_genesis_does_not_list_is_refused():
+    transaction = plain(1, RESIDENT)
+    verify_signatures(transaction, CHAIN)
+    strict = replace(CHAIN, account_keys=frozenset({KeyType.SECP256K1}))
+    with pytest.raises(Rejected) as refusal:
+        verify_signatures(transaction, strict)
+    assert refusal.value.reason is Reason.BAD_SCRIPT

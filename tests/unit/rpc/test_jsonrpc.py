@@ -576,6 +576,26 @@ def test_a_handler_can_give_its_place_away_while_it_waits():
     assert steps == ["given", "waiting", "taken"]
 
 
+def test_a_batch_of_handlers_that_never_wait_lets_others_run():
+    async def main():
+        turns = 0
+        async with trio.open_nursery() as nursery:
+
+            async def others():
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await trio.lowlevel.checkpoint()
+
+            nursery.start_soon(others)
+            body = "[" + ",".join([call("[]", "get_data")] * 100) + "]"
+            await answer(body.encode(), Registry(METHODS), Context(nullcontext))
+            nursery.cancel_scope.cancel()
+        return turns
+
+    assert trio.run(main) >= 50
+
+
 # ---- the registry ------------------------------------------------------------------------------
 
 

@@ -197,7 +197,7 @@ class MemoryNode:
         try:
             transaction = parse_transaction(wire, self.chain)
             if transaction.id not in self._located:
-                verify_signatures(transaction, SUITE)
+                verify_signatures(transaction, self.chain)
                 if self._engine.account(Overlay(self._state), transaction.body.account) is None:
                     return Rejected(Reason.UNKNOWN_ACCOUNT)
                 self._pool[transaction.id] = transaction

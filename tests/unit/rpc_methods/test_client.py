@@ -88,7 +88,7 @@ def test_a_signed_transaction_verifies_and_is_never_valid_beyond_the_window(node
         "emr", 0, "data_index", "register", registration(), now_ms=TIME, valid_for_ms=10**9
     )
     transaction = parse_transaction(wire, node.chain)
-    verify_signatures(transaction, node.chain.suite)
+    verify_signatures(transaction, node.chain)
     assert transaction.body.valid_until == TIME + REPLAY_WINDOW_MS
 
 
