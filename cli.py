@@ -28,7 +28,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
-ANY_PATH = click.Path(path_type=Path)
+ANY_PATH = click.Path(path_type=Path, exists=True)
 
 messages.language.set(messages.language_of(sys.argv, os.environ))
 

@@ -20,7 +20,9 @@ from contracts.interface import (
     Contract,
     Method,
     Revert,
+    Scope,
     find_contract,
+    scope_of,
 )
 from ledger import limits
 from ledger.codec import Record, encode
@@ -29,22 +31,52 @@ from ledger.genesis import Genesis, Module
 from ledger.ids import Address, TransactionId
 from ledger.receipts import Receipt, Status
 from ledger.replay import ReplayWindow
-from ledger.state import Map, Overlay, namespace_prefix
+from ledger.state import Overlay
+from ledger.store.results import Locator
 from ledger.transaction import Call, Chain, Transaction, operation_ids
 
 NATIVE = {contract.name: contract for contract in (accounts.CONTRACT, data_index.CONTRACT)}
 _NOBODY = Address(bytes(32))
-_ACCOUNTS_PREFIX = namespace_prefix(SYSTEM_MODULE, 0) + ACCOUNTS_CONTRACT.encode() + b"\0account\0"
+_NO_OPERATION = TransactionId(bytes(32))
+# Bound: decoded accounts by their bytes, about 1 MB; few organisations sign most transactions.
+_DECODED_ACCOUNTS = 4_096
 
 
 @dataclass(slots=True)
 class Outcome:
     """What a block did: receipts per namespace in execution order, and where each id stands."""
 
-    receipts: dict[tuple[str, int], list[bytes]] = field(default_factory=dict)
-    located: list[tuple[TransactionId, int, int]] = field(default_factory=list)
-    """(operation id, operation index, receipt index), in execution order; first sightings only."""
+    receipts: dict[tuple[str, int], list[bytes]] = field(
+        default_factory=dict[tuple[str, int], list[bytes]]
+    )
+    located: list[tuple[TransactionId, Locator]] = field(
+        default_factory=list[tuple[TransactionId, Locator]]
+    )
     operations: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a transaction stands: the batch in its block, the transaction in that."""
+
+    batch: int
+    transaction: int
+
+
+class _Namespace:
+    """The methods that may run in one namespace, each with its scope."""
+
+    __slots__ = ("contracts", "methods")
+
+    def __init__(
+        self, chain: Chain, module: str, level: int, found: Mapping[str, Contract]
+    ) -> None:
+        self.contracts = found
+        self.methods: dict[tuple[str, str], tuple[Method, Scope]] = {
+            (contract.name, name): (method, scope_of(chain.suite, module, level, contract.name))
+            for contract in found.values()
+            for name, method in contract.methods.items()
+        }
 
 
 class Engine:
@@ -53,40 +85,42 @@ class Engine:
     def __init__(self, chain: Chain, modules: Iterable[Module]) -> None:
         """Raises: Rejected(BAD_GENESIS) for a contract this version does not have."""
         self._chain = chain
-        self._max_level: dict[str, int] = {}
-        self._contracts: dict[str, Mapping[str, Contract]] = {}
+        self._namespaces: dict[tuple[str, int], _Namespace] = {}
+        self._decoded: dict[bytes, Account] = {}
         for module in modules:
-            self._max_level[module.name] = module.max_level
-            self._contracts[module.name] = {
-                name: find_contract(NATIVE, name) for name in module.contracts
-            }
-        if ACCOUNTS_CONTRACT not in self._contracts.get(SYSTEM_MODULE, {}):
+            found = {name: find_contract(NATIVE, name) for name in module.contracts}
+            for level in range(module.max_level + 1):
+                namespace = _Namespace(chain, module.name, level, found)
+                self._namespaces[module.name, level] = namespace
+        system = self._namespaces.get((SYSTEM_MODULE, 0))
+        if system is None or ACCOUNTS_CONTRACT not in system.contracts:
             raise Rejected(Reason.BAD_GENESIS, "module system must hold contract accounts")
+        self._system = scope_of(chain.suite, SYSTEM_MODULE, 0, ACCOUNTS_CONTRACT)
+        self._accounts_prefix = self._system.prefix + accounts.ACCOUNTS.encode() + b"\0"
 
     def install(self, overlay: Overlay, genesis: Genesis) -> None:
         """Write the state of height 0."""
-        context = Context(
-            overlay=overlay,
-            suite=self._chain.suite,
-            module=SYSTEM_MODULE,
-            level=0,
-            contract=ACCOUNTS_CONTRACT,
-            block=BlockContext(height=0, time=genesis.time),
-            account=_NOBODY,
-            identity=None,
-            operation_id=TransactionId(bytes(32)),
-        )
+        block = BlockContext(height=0, time=genesis.time)
+        context = Context(self._system, overlay, block, _NOBODY, None, _NO_OPERATION)
         accounts.install_genesis(context, genesis)
         overlay.keep()
 
     def has_namespace(self, module: str, level: int) -> bool:
         """Whether transactions may name this namespace."""
-        return level <= self._max_level.get(module, -1)
+        return (module, level) in self._namespaces
 
-    def account(self, overlay: Overlay, account: Address) -> Account | None:
+    def account(self, overlay: Overlay, account: bytes) -> Account | None:
         """An account of the allow-list as of this state."""
-        accounts_map: Map[Account] = Map(overlay, _ACCOUNTS_PREFIX, ACCOUNT)
-        return accounts_map.get(account)
+        data = overlay.get(self._accounts_prefix + account)
+        if data is None:
+            return None
+        found = self._decoded.get(data)
+        if found is None:
+            found = ACCOUNT.decode(data)
+            if len(self._decoded) >= _DECODED_ACCOUNTS:
+                self._decoded.clear()
+            self._decoded[data] = found
+        return found
 
     def execute(
         self,
@@ -94,29 +128,35 @@ class Engine:
         window: ReplayWindow,
         block: BlockContext,
         transaction: Transaction,
+        position: Position,
         outcome: Outcome,
     ) -> None:
         """Run one transaction: keep or drop its writes, add its receipts to `outcome`."""
         body = transaction.body
         ids = operation_ids(transaction, self._chain.suite)
-        identity = self._identity(overlay, transaction)
+        identity = self.account(overlay, body.account)
         status = self._admission(identity, window, block, transaction)
         if status is not None:
             receipts = [_refused(operation_id, status) for operation_id in ids]
         else:
             receipts = self._run(overlay, block, transaction, ids, identity)
+        namespace = body.module, body.level
+        encoded = outcome.receipts.get(namespace)
+        if encoded is None:
+            encoded = outcome.receipts[namespace] = []
         if status is not Status.DUPLICATE:
-            succeeded = all(receipt.status == Status.OK for receipt in receipts)
+            succeeded = all(receipt.status == 0 for receipt in receipts)
             window.record(transaction.id, body.valid_until, succeeded=succeeded)
-        encoded = outcome.receipts.setdefault((body.module, body.level), [])
-        for index, receipt in enumerate(receipts):
-            if status is not Status.DUPLICATE:
-                outcome.located.append((ids[index], index, len(encoded)))
-            encoded.append(encode(receipt))
+            first, height = len(encoded), block.height
+            outcome.located += [
+                (
+                    operation_id,
+                    Locator(height, position.batch, position.transaction, index, first + index),
+                )
+                for index, operation_id in enumerate(ids)
+            ]
+        encoded += [encode(receipt) for receipt in receipts]
         outcome.operations += len(receipts)
-
-    def _identity(self, overlay: Overlay, transaction: Transaction) -> Account | None:
-        return self.account(overlay, Address(transaction.body.account))
 
     def _admission(
         self,
@@ -131,7 +171,7 @@ class Engine:
             return Status.DUPLICATE
         if body.valid_until < block.time:
             return Status.EXPIRED
-        if not self.has_namespace(body.module, body.level):
+        if (body.module, body.level) not in self._namespaces:
             return Status.UNKNOWN_NAMESPACE
         if identity is None:
             return Status.UNKNOWN_ACCOUNT
@@ -154,14 +194,17 @@ class Engine:
         for operation_id, call in zip(ids, transaction.operations, strict=True):
             receipt = self._operation(overlay, block, transaction, operation_id, call, identity)
             receipts.append(receipt)
-            if atomic and receipt.status != Status.OK:
+            if receipt.status != 0:
                 overlay.drop()
-                return [
-                    receipt if operation == operation_id else _refused(operation, Status.ABORTED)
-                    for operation in ids
-                ]
-            if not atomic:
-                _settle(overlay, receipt)
+                if atomic:
+                    return [
+                        receipt
+                        if operation == operation_id
+                        else _refused(operation, Status.ABORTED)
+                        for operation in ids
+                    ]
+            elif not atomic:
+                overlay.keep()
         overlay.keep()
         return receipts
 
@@ -175,38 +218,31 @@ class Engine:
         identity: Account | None,
     ) -> Receipt:
         body = transaction.body
-        contract = self._contracts[body.module].get(call.contract)
-        if contract is None:
-            return _refused(operation_id, Status.UNKNOWN_CONTRACT)
-        method = contract.methods.get(call.method)
-        if method is None or not method.writes:
-            return _refused(operation_id, Status.UNKNOWN_METHOD)
+        namespace = self._namespaces[body.module, body.level]
+        found = namespace.methods.get((call.contract, call.method))
+        if found is None or not found[0].writes:
+            known = call.contract in namespace.contracts
+            status = Status.UNKNOWN_METHOD if known else Status.UNKNOWN_CONTRACT
+            return _refused(operation_id, status)
+        method, scope = found
         try:
             arguments = method.schema.decode(call.arguments)
         except Rejected:
             return _refused(operation_id, Status.BAD_ARGUMENTS)
-        context = Context(
-            overlay=overlay,
-            suite=self._chain.suite,
-            module=body.module,
-            level=body.level,
-            contract=call.contract,
-            block=block,
-            account=Address(body.account),
-            identity=identity,
-            operation_id=operation_id,
-        )
+        account = Address(body.account)
+        context = Context(scope, overlay, block, account, identity, operation_id)
         try:
             output = encode(method.run(context, arguments))
         except Revert as refusal:
             return Receipt(operation_id, Status.REVERTED, refusal.error, 0, b"", ())
-        invariant(len(output) <= limits.RETURN_BYTES, f"{call.method} answers too much")
-        return Receipt(operation_id, Status.OK, "", 0, output, tuple(context.events))
+        invariant(len(output) <= limits.RETURN_BYTES, "a method answers too much")
+        return Receipt(operation_id, 0, "", 0, output, tuple(context.events))
 
     def method(self, module: str, contract: str, name: str) -> Method | None:
         """A method of a module's contract, or None."""
-        found = self._contracts.get(module, {}).get(contract)
-        return None if found is None else found.methods.get(name)
+        namespace = self._namespaces.get((module, 0))
+        found = None if namespace is None else namespace.methods.get((contract, name))
+        return None if found is None else found[0]
 
     def read(
         self,
@@ -222,26 +258,10 @@ class Engine:
 
         Raises: Revert when the contract refuses.
         """
-        context = Context(
-            overlay=overlay,
-            suite=self._chain.suite,
-            module=module,
-            level=level,
-            contract=contract,
-            block=block,
-            account=_NOBODY,
-            identity=None,
-            operation_id=TransactionId(bytes(32)),
-        )
+        scope = scope_of(self._chain.suite, module, level, contract)
+        context = Context(scope, overlay, block, _NOBODY, None, _NO_OPERATION)
         return view.run(context, arguments)
 
 
 def _refused(operation_id: TransactionId, status: Status) -> Receipt:
-    return Receipt(operation_id, status, "", 0, b"", ())
-
-
-def _settle(overlay: Overlay, receipt: Receipt) -> None:
-    if receipt.status == Status.OK:
-        overlay.keep()
-    else:
-        overlay.drop()
+    return Receipt(operation_id, int(status), "", 0, b"", ())

@@ -51,6 +51,22 @@ class BlockContext:
     time: int
 
 
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where a contract runs: its namespace, and the prefix of all its keys."""
+
+    suite: CryptoSuite
+    level: int
+    contract: str
+    prefix: bytes
+
+
+def scope_of(suite: CryptoSuite, module: str, level: int, contract: str) -> Scope:
+    """The scope of a contract in a namespace."""
+    prefix = namespace_prefix(module, level) + contract.encode() + b"\0"
+    return Scope(suite, level, contract, prefix)
+
+
 class Context:
     """The world of one operation or one read."""
 
@@ -69,22 +85,18 @@ class Context:
 
     def __init__(
         self,
-        *,
+        scope: "Scope",
         overlay: Overlay,
-        suite: CryptoSuite,
-        module: str,
-        level: int,
-        contract: str,
         block: BlockContext,
         account: Address,
         identity: Account | None,
         operation_id: TransactionId,
     ) -> None:
         self._overlay = overlay
-        self._prefix = namespace_prefix(module, level) + contract.encode() + b"\0"
-        self.suite = suite
-        self.level = level
-        self.contract = contract
+        self._prefix = scope.prefix
+        self.suite = scope.suite
+        self.level = scope.level
+        self.contract = scope.contract
         self.block = block
         self.account = account
         self.identity = identity

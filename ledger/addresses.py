@@ -19,7 +19,6 @@ from msgspec import Meta
 from ledger import limits
 from ledger.codec import Record, Schema, encode
 from ledger.crypto import keys
-from ledger.crypto.keys import KeyType
 from ledger.crypto.suite import CryptoSuite
 from ledger.errors import Reason, Rejected
 from ledger.ids import Address, PublicKeyBytes
@@ -100,7 +99,7 @@ class Signatory:
 
     address: Address
     threshold: int
-    key_types: frozenset[KeyType]
+    key_types: frozenset[int]
     verifiers: tuple[Callable[[bytes, bytes], bool], ...]
 
 
@@ -112,7 +111,7 @@ def signatory(script: bytes, suite: CryptoSuite) -> Signatory:
     """
     parsed = parse_script(script)
     verifiers = tuple(keys.verifier(key) for key in parsed.keys)
-    key_types = frozenset(KeyType(key[0]) for key in parsed.keys)
+    key_types = frozenset(key[0] for key in parsed.keys)
     return Signatory(address_of(script, suite), parsed.threshold, key_types, verifiers)
 
 

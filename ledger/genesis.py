@@ -168,7 +168,7 @@ def _positional(value: object) -> object:
 
 def chain_of(genesis: Genesis) -> Chain:
     """What every signed byte of this chain names."""
-    key_types = frozenset(KEY_TYPE_NAMES[name] for name in genesis.account_keys)
+    key_types = frozenset(int(KEY_TYPE_NAMES[name]) for name in genesis.account_keys)
     suite = suite_named(genesis.suite)
     return Chain(genesis_hash(genesis), GroupId(genesis.group), suite, key_types)
 

@@ -26,7 +26,11 @@ class ReplayWindow:
 
     def record(self, transaction_id: TransactionId, valid_until: int, *, succeeded: bool) -> None:
         """Remember an executed id."""
-        self._buckets.setdefault(valid_until // BUCKET_MS, {})[transaction_id] = succeeded
+        number = valid_until // BUCKET_MS
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            bucket = self._buckets[number] = {}
+        bucket[transaction_id] = succeeded
 
     def succeeded(self, transaction_id: TransactionId) -> bool:
         """Whether an id within the window was executed with success; used by `after`."""

@@ -19,7 +19,6 @@ from msgspec import Meta
 from ledger import limits
 from ledger.addresses import signatory
 from ledger.codec import Record, Schema, encode
-from ledger.crypto.keys import KeyType
 from ledger.crypto.suite import CryptoSuite
 from ledger.errors import Reason, Rejected
 from ledger.ids import (
@@ -98,8 +97,8 @@ class Chain:
     genesis_hash: GenesisHash
     group: GroupId
     suite: CryptoSuite
-    account_keys: frozenset[KeyType]
-    """Key types that accounts of this chain may use."""
+    account_keys: frozenset[int]
+    """Type bytes of the keys that accounts of this chain may use."""
 
 
 class Transaction(msgspec.Struct, frozen=True, gc=False, eq=False):

@@ -35,6 +35,7 @@ class Admission:
         self._clock = clock
         self._stages = stages
         self._verified: dict[Hash, None] = {}
+        self._verified_before: dict[Hash, None] = {}
 
     async def admit(self, wires: Sequence[bytes]) -> list[TransactionId | Exception]:
         """Admit transactions of clients; per item its id or the refusal."""
@@ -103,11 +104,12 @@ class Admission:
 
     def _verify_once(self, transaction: Transaction) -> None:
         leaf = transaction.leaf
-        if leaf in self._verified:
+        if leaf in self._verified or leaf in self._verified_before:
             return
         verify_signatures(transaction, self._chain)
         if len(self._verified) >= limits.VERIFIED_CACHE:
-            del self._verified[next(iter(self._verified))]
+            # Two generations: forgetting one by one would scan the dead front of the dict.
+            self._verified_before, self._verified = self._verified, {}
         self._verified[leaf] = None
 
     def batch_digest(self, wire: bytes) -> BatchDigest:

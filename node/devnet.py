@@ -201,10 +201,10 @@ class Devnet:
     def _await_end(self, nodes: Sequence[NodeState], timeout_ms: int) -> list[NodeState]:
         """Those of the nodes that still run at the time limit."""
         deadline = self.clock.now_ms() + timeout_ms
-        left = [node for node in nodes if self._is_ours(node)]
+        left = [node for node in nodes if node.pid is not None and _holds_files(node.pid)]
         while left and self.clock.now_ms() < deadline:
             time.sleep(POLL_MS / 1000)
-            left = [node for node in left if self._is_ours(node)]
+            left = [node for node in left if node.pid is not None and _holds_files(node.pid)]
         return left
 
     def _is_ours(self, node: NodeState) -> bool:
@@ -258,6 +258,20 @@ def _spawn(config: Path, log: Path) -> int:
         )
     except OSError as error:
         raise UnavailableError(f"cannot start {config}: {error.strerror}") from None
+
+
+def _holds_files(pid: int) -> bool:
+    """Whether a process may still hold its ports and stores.
+
+    A dying process loses its command line before its files, so only a zombie or none is the end.
+    Source: proc(5), /proc/[pid]/stat; the state follows the name in parentheses.
+    """
+    _reap(pid)
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
 def _reap(pid: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import trio
 
-from contracts.engine import Engine, Outcome
+from contracts.engine import Engine, Outcome, Position
 from contracts.interface import BlockContext
 from ledger.batch import Batch
 from ledger.block import Block, Header, NamespaceReceipts, receipts_root
@@ -19,14 +19,14 @@ from ledger.crypto.suite import CryptoSuite
 from ledger.errors import invariant
 from ledger.genesis import Genesis, chain_of
 from ledger.history import EMPTY_FRONTIER, Node, history_entry
-from ledger.ids import BlockHash, Hash, TransactionId
+from ledger.ids import BlockHash, Hash
 from ledger.limits import REPLAY_WINDOW_MS
 from ledger.merkle import root_of_entries
 from ledger.receipts import RECEIPT, RECEIPT_TAG, Status
 from ledger.replay import BUCKET_MS, ReplayWindow
 from ledger.state import EMPTY_STATE, Overlay, WriteSet, next_state_root
 from ledger.store.blocks import BlockStore
-from ledger.store.results import Locator, NamespaceResult, StateStore, StateTip
+from ledger.store.results import NamespaceResult, StateStore, StateTip
 from ledger.transaction import operation_ids
 from node.limits import SLICE_TRANSACTIONS
 from node.stages import Stage, StageClock
@@ -111,25 +111,21 @@ class Executor:
         context = BlockContext(header.height, header.time)
         self.window.advance(header.time)
         outcome = Outcome()
-        located: list[tuple[TransactionId, Locator]] = []
-        count = 0
+        count = sum(len(batch.transactions) for batch in block.batches)
         for batch_index, batch in enumerate(block.batches):
             for start in range(0, len(batch.transactions), SLICE_TRANSACTIONS):
                 stop = start + SLICE_TRANSACTIONS
                 with self._stages.measure(Stage.EXECUTE):
                     for index, transaction in enumerate(batch.transactions[start:stop], start):
-                        self.engine.execute(overlay, self.window, context, transaction, outcome)
-                        located += [
-                            (operation_id, Locator(header.height, batch_index, index, number, at))
-                            for operation_id, number, at in outcome.located
-                        ]
-                        outcome.located.clear()
-                        count += 1
+                        position = Position(batch_index, index)
+                        self.engine.execute(
+                            overlay, self.window, context, transaction, position, outcome
+                        )
                 await trio.lowlevel.checkpoint()
         with self._stages.measure(Stage.ROOTS):
             done = self._results(tip, block, overlay, outcome, count)
         with self._stages.measure(Stage.STORE):
-            self.state.commit(done.tip, done.writes, done.receipts, located, done.history)
+            self.state.commit(done.tip, done.writes, done.receipts, outcome.located, done.history)
 
     def _results(
         self, tip: StateTip, block: DecidedBlock, overlay: Overlay, outcome: Outcome, count: int

@@ -28,8 +28,8 @@ SLICE_SIGNATURES = 40
 """Verifications between two looks at the event loop: about 1 to 2 ms."""
 SLICE_TRANSACTIONS = 100
 """Executions between two looks at the event loop: about 2 ms."""
-VERIFIED_CACHE = 65_536
-"""Leaves of transactions whose signatures were checked: 6 MB; a client's resend is then free."""
+VERIFIED_CACHE = 32_768
+"""Leaves of checked transactions, twice at most: 6 MB; a client's resend is then free."""
 SYNC_BLOCKS = 64
 """Blocks of one answer, also bounded by SYNC_BYTES."""
 SYNC_BYTES = 8 * MIB
@@ -46,6 +46,8 @@ REQUEST_TIMEOUT_MS = 3_000
 """After this an unanswered request goes to another peer."""
 LOG_ROTATE_BYTES = 64 * MIB
 """The write-ahead log starts anew at the end of a height once it is this large."""
+LOG_BUFFER_BYTES = 256 * KIB
+"""A node that only follows never syncs the log; this bounds what it holds back."""
 LOG_RECORD_BYTES = 2 * MIB
 """The largest record is one batch."""
 RECENT_BLOCKS = 8

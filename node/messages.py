@@ -43,7 +43,7 @@ language: ContextVar[Language] = ContextVar("language", default=Language.ENGLISH
 """The language of this call; the command line sets it once."""
 
 
-def say(key: str, **facts: object) -> str:
+def say(key: str, /, **facts: object) -> str:
     """The sentence of `key` in the language of this call, with its facts filled in."""
     phrase = PHRASES[key]
     text = phrase.zh if language.get() is Language.CHINESE else phrase.en
@@ -239,6 +239,68 @@ PHRASES: Mapping[str, Phrase] = {
     "checked_opening": Phrase("opening ({parts})", "打开文件({parts})"),
     "checked_record": Phrase("record", "记录"),
     "unknown_organisation": Phrase("added after genesis", "创世后加入"),
+    # ---- the demonstration (bench/demo.py) ----
+    "demo_network": Phrase(
+        "1/7  A network of four: authority, keys, genesis, four processes with mutual TLS",
+        "1/7  四节点网络:CA、密钥、创世文件,四个进程以双向 TLS 互联",
+    ),
+    "demo_records": Phrase(
+        "2/7  Made-up Chinese health records (FHIR R4)", "2/7  生成虚构的中文健康记录 (FHIR R4)"
+    ),
+    "demo_records_made": Phrase(
+        "{count} records in {directory}; they stay there, only commitments go on chain",
+        "{directory} 中共 {count} 条记录;原文留在本地,上链的只有承诺值",
+    ),
+    "demo_register": Phrase("3/7  Register their indexes", "3/7  登记数据索引"),
+    "demo_registered": Phrase(
+        "{count} registered in {seconds} s, {rate} a second from one client",
+        "{seconds} 秒内登记 {count} 条,单客户端每秒 {rate} 条",
+    ),
+    "demo_look": Phrase(
+        "4/7  Ask a node: getinfo and get_transaction", "4/7  查询节点:getinfo 与 get_transaction"
+    ),
+    "demo_proof": Phrase(
+        "5/7  A proof, verified without any node: genesis, proof, record and opening are enough",
+        "5/7  离线验证证明:只需创世文件、证明、记录和打开文件,无需任何节点",
+    ),
+    "demo_changed": Phrase(
+        "one byte changed in {file}: refused ({reason})", "{file} 改动一个字节:验证不通过({reason})"
+    ),
+    "demo_kill": Phrase("6/7  Kill {name} and go on registering", "6/7  终止节点 {name},继续登记"),
+    "demo_return": Phrase("7/7  Start {name} again", "7/7  重新启动 {name}"),
+    "demo_caught_up": Phrase(
+        "{name} fetched {blocks} blocks and holds the same state as the others after {seconds} s: "
+        "height {height}, block {block}",
+        "{name} 在 {seconds} 秒内补齐 {blocks} 个区块,状态与其他节点一致:高度 {height},区块 {block}",
+    ),
+    "demo_done": Phrase("What happened", "小结"),
+    "demo_summary": Phrase(
+        "{count} records registered, each with a receipt OK; {rate} a second from one client\n"
+        "one proof held offline, {changes} changed copies were refused\n"
+        "{name} died, the other three went on; it came back to the same block\n"
+        "{seconds} s in all; all nodes are stopped",
+        "登记记录 {count} 条,回执全部为 OK;单客户端每秒 {rate} 条\n"
+        "一份证明离线验证成立,{changes} 份被改动的副本均被拒绝\n"
+        "{name} 中断期间其余三个节点照常出块;恢复后区块与其他节点一致\n"
+        "总用时 {seconds} 秒;全部节点已停止",
+    ),
+    "demo_next": Phrase("Where to look next", "接下来可以"),
+    "demo_commands": Phrase(
+        "{directory}/  genesis.json, account.json, proof.json, records/, openings/, node*/node.log\n"
+        "{kanglian} devnet up {directory}      starts the four nodes again\n"
+        "{kanglian} info --rpc {rpc}      asks one, from another terminal\n"
+        "{kanglian} proof verify {proof} --genesis {genesis} --record {record} --opening {opening}\n"
+        "the same with --record {changed} is refused\n"
+        "README.md tells how to use it, ARCHITECTURE.md how it works, `make bench` how fast it is",
+        "{directory}/  内有 genesis.json、account.json、proof.json、records/、openings/、"
+        "node*/node.log\n"
+        "{kanglian} devnet up {directory}      重新启动四个节点\n"
+        "{kanglian} info --rpc {rpc}      在另一个终端查询节点\n"
+        "{kanglian} proof verify {proof} --genesis {genesis} --record {record} --opening {opening}\n"
+        "将 --record 换成 {changed},验证即被拒绝\n"
+        "使用方法见 README.zh-CN.md,原理见 ARCHITECTURE.md,性能测试用 `make bench`",
+    ),
+    "demo_interrupted": Phrase("interrupted; all nodes are stopped", "演示已中断,全部节点已停止"),
     # ---- what goes wrong ----
     "error": Phrase("error", "错误"),
     "error_config": Phrase("configuration", "配置错误"),

@@ -4,8 +4,6 @@ Measured around whole slices and blocks, so the measuring itself costs nothing p
 """
 
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from enum import StrEnum, unique
 
 
@@ -31,17 +29,32 @@ class Stage(StrEnum):
     """Block and state writes."""
 
 
+class _Span:
+    """Adds the thread CPU time between entering and leaving to one stage."""
+
+    __slots__ = ("_clock", "_stage", "_start")
+
+    def __init__(self, clock: "StageClock", stage: Stage) -> None:
+        self._clock = clock
+        self._stage = stage
+        self._start = 0
+
+    def __enter__(self) -> None:
+        self._start = time.thread_time_ns()
+
+    def __exit__(self, *_: object) -> None:
+        self._clock.nanoseconds[self._stage] += time.thread_time_ns() - self._start
+
+
 class StageClock:
-    """Thread CPU time per stage, in nanoseconds; stages do not nest."""
+    """Thread CPU time per stage, in nanoseconds; a stage does not contain itself."""
+
+    __slots__ = ("_spans", "nanoseconds")
 
     def __init__(self) -> None:
         self.nanoseconds = dict.fromkeys(Stage, 0)
+        self._spans = {stage: _Span(self, stage) for stage in Stage}
 
-    @contextmanager
-    def measure(self, stage: Stage) -> Generator[None]:
+    def measure(self, stage: Stage) -> _Span:
         """Add the CPU time of the enclosed code, which must not await."""
-        start = time.thread_time_ns()
-        try:
-            yield
-        finally:
-            self.nanoseconds[stage] += time.thread_time_ns() - start
+        return self._spans[stage]

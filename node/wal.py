@@ -19,7 +19,7 @@ from typing import cast
 
 from ledger.codec import Record, Schema, encode
 from ledger.errors import KanglianError, Rejected, UnavailableError
-from node.limits import LOG_RECORD_BYTES, LOG_ROTATE_BYTES
+from node.limits import LOG_BUFFER_BYTES, LOG_RECORD_BYTES, LOG_ROTATE_BYTES
 
 _HEAD = struct.Struct(">II")
 # How far behind a damaged record a further intact one is looked for.
@@ -138,6 +138,7 @@ class WriteAheadLog:
             raise UnavailableError(f"cannot open the log {path}: {error}") from error
         self._size = intact
         self._buffer: list[bytes] = []
+        self._buffered_bytes = 0
 
     def _recover(self, data: bytes) -> int:
         """Collect entries; the offset behind the last intact one."""
@@ -160,31 +161,48 @@ class WriteAheadLog:
         payload = encode(entry)
         self._buffer.append(_HEAD.pack(len(payload), zlib.crc32(payload)))
         self._buffer.append(payload)
+        self._buffered_bytes += len(payload)
 
     def sync(self) -> None:
         """Make everything appended durable. A failure is final: the disk may have lost pages.
 
         Raises: UnavailableError.
         """
+        self._write()
+        if self._file is None:
+            return
+        try:
+            os.fdatasync(self._file.fileno())
+        except OSError as error:
+            raise UnavailableError(f"cannot write the log {self._path}: {error}") from error
+
+    def _write(self) -> None:
+        """Hand what is appended to the operating system."""
         if not self._buffer or self._file is None:
             return
         data = b"".join(self._buffer)
         self._buffer.clear()
+        self._buffered_bytes = 0
         try:
             written = self._file.write(data)
-            if written != len(data):
-                raise UnavailableError(f"short write to {self._path}: is the disk full?")
-            os.fdatasync(self._file.fileno())
         except OSError as error:
             raise UnavailableError(f"cannot write the log {self._path}: {error}") from error
+        if written != len(data):
+            raise UnavailableError(f"short write to {self._path}: is the disk full?")
         self._size += len(data)
 
     def end_height(self, ended: EndedHeight) -> None:
-        """Record that a block is durable; a large log starts anew here."""
+        """Record that a block is durable; a large log starts anew here.
+
+        The record needs no sync of its own: it is ahead of the next vote in the file, and without
+        it recovery sees the durable block and ends the height itself.
+        """
         self.append(ended)
-        self.sync()
         if self._size > LOG_ROTATE_BYTES:
+            self.sync()
             self._rotate(ended)
+        elif self._buffered_bytes > LOG_BUFFER_BYTES:
+            self._write()
 
     def _rotate(self, ended: EndedHeight) -> None:
         payload = encode(ended)

@@ -249,7 +249,7 @@ class Client:
         suite = suite_named(str(info.get("suite", "international")))
         genesis_hash = GenesisHash(bytes.fromhex(str(info["genesis_hash"])))
         group = GroupId(int(info["group"]))
-        chain = Chain(genesis_hash, group, suite, frozenset(KeyType))
+        chain = Chain(genesis_hash, group, suite, frozenset(int(key_type) for key_type in KeyType))
         known = chain if self._genesis is None else chain_of(self._genesis)
         if (known.genesis_hash, known.group) != (genesis_hash, group):
             raise Rejected(
@@ -257,7 +257,7 @@ class Client:
                 f"{self._url} serves another chain than the genesis file names",
                 genesis_hash=genesis_hash.hex(),
             )
-        return chain
+        return known
 
 
 def glance(url: str) -> Json | None:

@@ -76,8 +76,17 @@ def verify(compressed: bytes, digest: bytes, signature: bytes) -> bool:
 
 
 def sign(secret: bytes, digest: bytes) -> Signature:
-    """64-byte r || s, low S, with the deterministic nonce of RFC 6979."""
-    return Signature(sign_recoverable(secret, digest)[:64])
+    """64-byte r || s, low S, with the deterministic nonce of RFC 6979.
+
+    Raises: ValueError when secret or digest is not 32 bytes, or the secret is no scalar.
+    """
+    if len(secret) != 32 or len(digest) != 32:
+        raise ValueError("secret and digest have 32 bytes each")
+    made, out = _ffi.new("secp256k1_ecdsa_signature *"), _ffi.new("unsigned char[64]")
+    if not _lib.secp256k1_ecdsa_sign(_context, made, digest, secret, _ffi.NULL, _ffi.NULL):
+        raise ValueError("the secret is zero or not below the group order")
+    _lib.secp256k1_ecdsa_signature_serialize_compact(_context, out, made)
+    return Signature(bytes(_ffi.buffer(out)))
 
 
 def sign_recoverable(secret: bytes, digest: bytes) -> bytes:

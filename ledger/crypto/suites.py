@@ -9,7 +9,8 @@ from ledger.errors import Reason, Rejected
 from ledger.ids import Hash, PublicKey, Signature
 
 
-@dataclass(frozen=True, slots=True)
+# Compared by identity: a suite is part of keys of caches that every transaction looks into.
+@dataclass(frozen=True, slots=True, eq=False)
 class International:
     """SHA-256 (FIPS 180-4) and secp256k1 (SEC 2)."""
 

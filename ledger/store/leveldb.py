@@ -13,7 +13,7 @@ from ledger.errors import InvariantError, UnavailableError
 from ledger.store.port import Write
 
 # Bounds the memory of one store; the hot set of a block is far smaller.
-_WRITE_BUFFER_BYTES = 16 * 1024 * 1024
+_WRITE_BUFFER_BYTES = 32 * 1024 * 1024
 _BLOCK_CACHE_BYTES = 16 * 1024 * 1024
 
 
@@ -35,6 +35,8 @@ class LevelStore:
                 write_buffer_size=_WRITE_BUFFER_BYTES,
                 lru_cache_size=_BLOCK_CACHE_BYTES,
                 bloom_filter_bits=10,
+                # Hashes, signatures and salted commitments do not compress; trying costs CPU.
+                compression=None,
             )
         except plyvel.CorruptionError as error:
             raise InvariantError(self._damaged(error)) from error

@@ -78,7 +78,7 @@ class StateStore:
         except KeyError:
             value = self._store.get(b"m" + key)
         if len(self._cache) >= _CACHED_VALUES:
-            del self._cache[next(iter(self._cache))]
+            self._cache.clear()
         self._cache[key] = value
         return value
 

@@ -1,7 +1,7 @@
 """The front door over loopback sockets: order, limits, deadlines, and a clean stop."""
 
 import json
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 
 import msgspec
@@ -13,6 +13,7 @@ from ledger.errors import UnavailableError
 from rpc.http import HttpConfig, front_door, serve_http
 from rpc.http_messages import Response
 from rpc.jsonrpc import Method, Registry
+from rpc.limits import REFUSED_CONNECTIONS
 
 HOST = "127.0.0.1"
 SOON_MS = 50
@@ -218,7 +219,9 @@ async def test_a_client_that_asks_is_told_to_continue(client):
     await client.send(call(4) + head + b"\r\n\r\n")
     assert await client.result() == 4
     assert await client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-    await client.send(body)
+    await client.send(body[:5])
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    await client.send(body[5:])
     assert await client.result() == 5
 
 
@@ -399,8 +402,9 @@ def test_the_time_of_an_answer_is_not_taken_from_the_next_request():
     async def main():
         limits = {"idle_timeout_ms": 400, "header_timeout_ms": 400, "send_timeout_ms": 400}
         async with serving(slow, **limits) as port, dialled(port) as client:
-            for part in (b"GET /1 HTTP/1.1\r\n\r\n", b"GET /2 HTTP/1.1\r\n\r\nGET", b" /3"):
-                await client.send(part + (b" HTTP/1.1\r\n\r\n" if part == b" /3" else b""))
+            end = b" HTTP/1.1\r\n\r\n"
+            for part in (b"GET /1" + end, b"GET /2" + end + b"GET", b" /3" + end):
+                await client.send(part)
                 assert (await client.response())[0] == 200
 
     run(main)
@@ -428,6 +432,20 @@ def test_a_connection_beyond_the_limit_is_told_why():
             assert await first.result() == 5
 
     run(main)
+
+
+def test_a_flood_of_connections_is_closed_without_a_word():
+    async def main():
+        async with serving(connections=0) as port, AsyncExitStack() as stack:
+            flood = REFUSED_CONNECTIONS + 36
+            clients = [await stack.enter_async_context(dialled(port)) for _ in range(flood)]
+            heard = [await client.rest() for client in clients]
+        return [answer.startswith(b"HTTP/1.1 503 ") for answer in heard if answer], heard
+
+    told, heard = run(main)
+    assert all(told)
+    assert len(told) >= REFUSED_CONNECTIONS
+    assert b"" in heard
 
 
 def test_hundreds_of_connections_are_served_at_once():

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from consensus.events import Status, Step
-from consensus.messages import Proposal, Signed, Vote
+from consensus.messages import Proposal, Signed, Vote, VoteKind
 from ledger.block import Demotion
 from tests.simulation.chain import Body, sealed
 from tests.simulation.replica import Replica
@@ -68,7 +68,7 @@ def _another(node: Replica, signed: Signed, body: Body | None) -> tuple[Signed, 
         return node.shared.sign(node.index, changed), None
     source = body or node.disk.chain.build(node.index, 0)
     nonce = node.shared.rng.getrandbits(62)
-    fresh = sealed(replace(source, nonce=nonce))
+    fresh = sealed(replace(source, author=node.index, nonce=nonce))
     if node.shared.rng.random() < 0.3:
         fresh = sealed(replace(fresh, demotions=(Demotion(0, 1, 0), Demotion(1, 1, 0))))
     valid_round = node.shared.rng.randint(-1, message.round - 1) if message.round else -1
@@ -92,6 +92,20 @@ def _far_rounds(node: Replica, signed: Signed, body: Body | None) -> None:
         node.tell(peer, lie, body)
 
 
+def _stale(node: Replica, signed: Signed, body: Body | None) -> None:
+    """Propose again what an earlier round justified, though a later one may have locked another."""
+    message, votes = signed.message, node.core._state.votes
+    lie = signed
+    if isinstance(message, Proposal):
+        for number in range(message.round):
+            tally = votes.tally(VoteKind.PREVOTE, number)
+            for value in () if tally is None else tally.winners:
+                if value in node.bodies and lie is signed:
+                    stale = replace(message, value=value, valid_round=number)
+                    lie, body = node.shared.sign(node.index, stale), node.bodies[value]
+    _honest(node, lie, body)
+
+
 _TRICKS: tuple[Callable[[Replica, Signed, Body | None], None], ...] = (
     _honest,
     _honest,
@@ -101,4 +115,6 @@ _TRICKS: tuple[Callable[[Replica, Signed, Body | None], None], ...] = (
     _two_faced,
     _both,
     _far_rounds,
+    _stale,
+    _stale,
 )

@@ -295,7 +295,7 @@ class Replica:
         is_valid = self.disk.chain.accepts(body) and (last is None or shared.checker.is_valid(last))
         if not is_valid:
             if self.is_correct and body.author in shared.scenario.correct:
-                raise Violation(f"node {self.index} refuses the block of a correct node: {body}")
+                raise Violation(f"node {self.index} refuses the block of node {body.author} at {body.height}")
             return Verdict.INVALID
         is_calm = shared.schedule.now_ms >= FAULTS_END_MS
         if not is_calm and shared.rng.random() < shared.scenario.untimely:

@@ -41,9 +41,9 @@ class Scenario:
 def draw(seed: int) -> Scenario:
     """The scenario of a seed. Small networks are drawn most: they are cheap and fork as well."""
     rng = random.Random(seed)
-    validators = rng.choices((1, 4, 7, 10), weights=(4, 70, 18, 8))[0]
+    validators = rng.choices((1, 4, 7, 10), weights=(3, 57, 25, 15))[0]
     faults = faults_of(validators)
-    count = rng.randint(1, faults) if faults and rng.random() < 0.4 else 0
+    count = rng.randint(1, faults) if faults and rng.random() < 0.5 else 0
     return Scenario(
         seed=seed,
         validators=validators,

@@ -65,11 +65,11 @@ def pids(net):
 
 
 def gone(pid):
+    """Whether the process ended; it may have been taken off the process table already."""
     try:
-        os.waitpid(pid, os.WNOHANG)
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
         return True
-    return False
 
 
 def test_the_state_file_has_absolute_paths_and_no_process(net):

@@ -9,7 +9,7 @@ import pytest
 from node.messages import PHRASES, Language, language, language_of, say
 
 ROOT = Path(__file__).parents[3]
-SOURCES = ["cli.py", "rpc/console.py", "rpc/development.py"]
+SOURCES = ["cli.py", "rpc/console.py", "rpc/development.py", "bench/demo.py"]
 
 
 def facts(text):
@@ -23,10 +23,13 @@ def test_a_phrase_says_the_same_facts_in_both_languages(key):
     assert facts(phrase.en) == facts(phrase.zh)
     assert re.search("[\u4e00-\u9fff]", phrase.zh)
     assert phrase.en.isascii()
+    assert say(key, **dict.fromkeys(facts(phrase.en), "fact")).count("fact") >= len(
+        facts(phrase.en)
+    )
 
 
 def test_every_phrase_is_used_and_every_used_phrase_exists():
-    text = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in SOURCES)
+    text = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES)
     options = {f"option_{name}" for name in re.findall(r'_option\(\s*"(\w+)"', text)}
     commands = {
         f"help_{name}" if group == "main" else f"help_{group}_{name}"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import trio
 
-from contracts.engine import Engine, Outcome
+from contracts.engine import Engine, Outcome, Position
 from contracts.interface import BlockContext
 from ledger.addresses import AddressKind, address_of, encode_text, single_key_script
 from ledger.batch import (
@@ -250,11 +250,12 @@ class MemoryNode:
         for index, transaction in enumerate(transactions):
             before = len(outcome.located)
             context = BlockContext(header.height, header.time)
-            self._engine.execute(overlay, self._window, context, transaction, outcome)
-            for operation_id, operation, receipt in outcome.located[before:]:
-                place = (header.height, index, transaction, operation, receipt)
+            position = Position(0, index)
+            self._engine.execute(overlay, self._window, context, transaction, position, outcome)
+            for operation_id, locator in outcome.located[before:]:
+                place = (header.height, index, transaction, locator.operation)
                 self._located[operation_id] = place
-            self._located.setdefault(transaction.id, (header.height, index, transaction, None, 0))
+            self._located.setdefault(transaction.id, (header.height, index, transaction, None))
         self._state.apply(overlay.write_set())
         entries = {
             place: root_of_entries(SUITE.digest, [RECEIPT_TAG + item for item in receipts])
@@ -299,7 +300,7 @@ class MemoryNode:
         place = self._located.get(any_id)
         if place is None:
             return None
-        height, index, transaction, operation, _ = place
+        height, index, transaction, operation = place
         ids = operation_ids(transaction, SUITE)
         namespace = (transaction.body.module, transaction.body.level)
         receipts = [RECEIPT.decode(item) for item in self._receipts[height - 1][namespace]]
@@ -318,7 +319,7 @@ class MemoryNode:
     def proof(self, any_id):
         if any_id not in self._located:
             return None
-        height, _, transaction, operation, _ = self._located[any_id]
+        height, _, transaction, operation = self._located[any_id]
         if height == self.height:
             raise UnavailableError(f"header {height + 1} is not decided yet")
         block, following = self._blocks[height - 1], self._blocks[height]
