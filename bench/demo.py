@@ -7,9 +7,7 @@ curious; the next run replaces it, but only if this program made it.
 
 import argparse
 import os
-import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -19,31 +17,26 @@ from pathlib import Path
 
 from rich.console import Console
 
-from genesis.networks import BASE_PORT
+from bench.demo_folder import free_base_port, replace_folder, write_records
 from genesis.private_files import read_public, write_public
-from genesis.records import make_records
-from ledger.errors import KanglianError, Rejected, UnavailableError
+from ledger.errors import KanglianError, Rejected
 from node import messages
 from node.clock import SystemClock
 from node.devnet import STATE_FILE, DevnetState, NodeState
 from node.keystore import PassphraseSource, load_key
 from node.messages import say
 from rpc import console
-from rpc.client import Client, Json, Signer, account_signer, glance
+from rpc.client import Client, Signer, account_signer, glance
 from rpc.development import Network, node_line
 from rpc.fhir import FILE_BYTES
 from rpc.registration import Progress, Registered, Registrar, Settings
 from rpc.verification import Verification, verify_files
 
 DIRECTORY = "demo-network"
-MARKER = ".kanglian-demo"
-"""Stands in a folder that may be removed by the next run."""
 NODES = 4
 VICTIM = "node3"
 RECORDS = 450
 """Fifty visits of nine records: some seconds of registering."""
-SEED = 1
-PORT_TRIES = 100
 AGREEMENT_TIMEOUT_S = 30.0
 """A node that was away for seconds needs less than one to catch up."""
 POLL_S = 0.05
@@ -118,7 +111,7 @@ def run(directory: Path, count: int) -> None:
     replace_folder(directory)
     network = Network(directory)
     _heading(say("demo_network"))
-    with _running(network, free_base_port()) as state:
+    with _running(network, free_base_port(NODES)) as state:
         _show_nodes(network)
         _heading(say("demo_records"))
         files = write_records(directory / "records", count)
@@ -134,54 +127,15 @@ def run(directory: Path, count: int) -> None:
             _heading(say("demo_proof"))
             evidence = _prove(client, directory, state, chosen, files[split // 2])
             changes = _change_bytes(evidence, directory / "changed")
-            second = _with_one_dead(network, client, signer, files[split:])
-            _bring_back(network, client, first, second)
+            died_at = _kill(network)
+            second = register(client, signer, directory, files[split:])
+            _bring_back(network, client, second, died_at)
     _heading(say("demo_done"))
     seconds = first.seconds + second.seconds
     facts = {"count": count, "rate": round(count / seconds), "changes": changes, "name": VICTIM}
     _print(say("demo_summary", **facts, seconds=f"{time.monotonic() - started:.0f}"))
     _heading(say("demo_next"))
     _print(say("demo_commands", **_places(directory, state, evidence)))
-
-
-def replace_folder(directory: Path) -> None:
-    """An empty folder of ours; what an earlier demonstration left is stopped and removed.
-
-    Raises: UnavailableError for a folder that is not ours, or that cannot be written.
-    """
-    if directory.is_symlink() or directory.exists():
-        if directory.is_symlink() or not (directory / MARKER).is_file():
-            raise UnavailableError(
-                f"{directory} was not made by the demonstration and is left alone; move it away"
-            )
-        if (directory / STATE_FILE).exists():
-            Network(directory).processes.stop()
-    try:
-        shutil.rmtree(directory, ignore_errors=not directory.exists())
-        directory.mkdir(mode=0o700)
-    except OSError as error:
-        raise UnavailableError(f"{error.filename}: {error.strerror}") from None
-    write_public(directory / MARKER, b"Made by `make demo`, which may remove this folder.\n")
-
-
-def free_base_port() -> int:
-    """The first of enough neighbouring free ports on this machine.
-
-    Raises: UnavailableError.
-    """
-    count = 2 * NODES
-    for base in range(BASE_PORT, BASE_PORT + PORT_TRIES * count, count):
-        if all(_is_free(port) for port in range(base, base + count)):
-            return base
-    raise UnavailableError(f"no {count} free ports in a row from {BASE_PORT} on")
-
-
-def _is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
 
 
 @contextmanager
@@ -200,16 +154,6 @@ def _running(network: Network, base_port: int) -> Generator[DevnetState]:
             network.processes.stop()
         for number, handler in zip(signals, handlers, strict=True):
             signal.signal(number, handler)
-
-
-def write_records(directory: Path, count: int) -> list[Path]:
-    """Files of one record each, in order."""
-    directory.mkdir()
-    files: list[Path] = []
-    for name, data in make_records(count, SEED):
-        files.append(directory / name)
-        write_public(files[-1], data)
-    return files
 
 
 def register(
@@ -299,47 +243,39 @@ def _change_bytes(evidence: Evidence, directory: Path) -> int:
     return len(names)
 
 
-def _with_one_dead(
-    network: Network, client: Client, signer: Signer, files: Sequence[Path]
-) -> Registrations:
-    """Kill a node as a power cut would, and register the rest without it."""
+def _kill(network: Network) -> int:
+    """End a node as a power cut would; the height it had."""
     _heading(say("demo_kill", name=VICTIM))
+    rpc = _node(network, VICTIM).rpc
+    look = glance(rpc)
     network.processes.kill(VICTIM)
-    _require(glance(_node(network, VICTIM).rpc) is None, f"{VICTIM} is dead")
+    _require(look is not None and glance(rpc) is None, f"{VICTIM} lived and is dead")
     _print(say("node_killed", name=VICTIM))
-    made = register(client, signer, network.directory, files)
-    _require(_node(network, VICTIM).pid is None, f"{VICTIM} stayed dead")
-    return made
+    return 0 if look is None else int(look["height"])
 
 
-def _bring_back(
-    network: Network, client: Client, first: Registrations, second: Registrations
-) -> None:
+def _bring_back(network: Network, client: Client, missed: Registrations, died_at: int) -> None:
     """Start the dead node and wait until all four hold the same state, with everything in it."""
+    _require(_node(network, VICTIM).pid is None, f"{VICTIM} stayed dead")
     _heading(say("demo_return", name=VICTIM))
     started = time.monotonic()
     network.start_again(VICTIM)
-    total = len(first.done) + len(second.done)
-    last = second.done[-1].block_height
+    last = missed.done[-1]
 
     def agree() -> bool:
-        looks = [look for _, look in network.looks()]
-        tips = [look and (look["height"], look["latest_block_hash"]) for look in looks]
+        looks = [look for _, look in network.looks() if look is not None]
+        tips = [(look["height"], look["latest_block_hash"], look["operations"]) for look in looks]
         # The block after the last registration commits to the state that it left.
-        height = 0 if looks[0] is None else looks[0]["height"]
-        return height > last and all(tip == tips[0] for tip in tips)
+        return tips[1:] == tips[:1] * (NODES - 1) and tips[0][0] > last.block_height
 
     _await(agree, f"{VICTIM} catches up")
     seconds = f"{time.monotonic() - started:.1f}"
-    info = client.getinfo()
     with Client(_node(network, VICTIM).rpc) as returned:
-        own = returned.getinfo()
-        missed = returned.get_transaction(second.done[0].id)
-    _require(own["operations"] == total, f"{VICTIM} counts every registration")
-    original = client.get_transaction(second.done[0].id)
-    _require(missed == original, f"{VICTIM} knows what was registered while it was dead")
-    facts: Json = {"height": own["height"], "block": own["latest_block_hash"][:16]}
-    blocks = info["height"] - first.done[-1].block_height
+        info = returned.getinfo()
+        knows = returned.get_transaction(last.id) == client.get_transaction(last.id)
+    _require(knows, f"{VICTIM} knows what was registered while it was dead")
+    facts = {"height": info["height"], "block": info["latest_block_hash"][:16]}
+    blocks = info["height"] - died_at
     _print(say("demo_caught_up", name=VICTIM, blocks=blocks, seconds=seconds, **facts))
     _show_nodes(network)
 

@@ -15,6 +15,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count as count_from
+from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -184,7 +186,9 @@ def _sign(directory: Path, node: NodeState, load: Load) -> list[bytes]:
 
 
 def _department_script(key: bytes, count: int) -> bytes:
-    others = [INTERNATIONAL.public_key(bytes(30) + bytes([1, index])) for index in range(count - 1)]
+    """A 1-of-n script in which the signing key comes first, as `Signer` expects."""
+    candidates = (INTERNATIONAL.public_key(number.to_bytes(32, "big")) for number in count_from(1))
+    others = islice((other for other in candidates if other > key), count - 1)
     return multi_key_script(1, (key, *others))
 
 

@@ -6,9 +6,12 @@ Each rule returns whether it fired. The order is part of the protocol of this no
 replay: to decide (L49) comes before skipping a round (L55), and what ends a step (L22-L44) before
 what merely sets a timer (L34, L47). See malachite #1483 for what a wrong order costs.
 
-Two readings of the paper. L36 and L49 ask for the round's proposal; here any proposal of the height
-that made the value known will do, because the quorum alone proves the round. And a proposer sets
-the propose timer too, so that a block that is never built does not stall its own node.
+Three readings of the paper. L36 and L49 ask for the round's proposal; here any proposal of the
+height that made the value known will do, because the quorum alone proves the round. A proposer sets
+the propose timer too, so that a block that is never built does not stall its own node. And L42
+holds for past rounds as well: the paper counts on a locked node to propose its value in its turn,
+but here that node may be demoted (`proposer.py`), so whoever learns of its prevote quorum takes the
+value over. That is safe, since voters check the quorum of a re-proposal themselves.
 Source: arXiv 1807.04938, Algorithm 1, line numbers below; malachite core-driver/src/mux.rs.
 """
 
@@ -149,6 +152,28 @@ def skip_round(state: HeightState) -> bool:
     return True
 
 
+def adopt_valid(state: HeightState) -> bool:
+    """L42 for past rounds: the newest block that a quorum is known to have prevoted is valid.
+
+    A proposer that has not proposed yet does so now: a fresh block could not unlock anybody.
+    """
+    newest = max(
+        (
+            round_number
+            for round_number, value in state.votes.prevote_winners.items()
+            if state.valid_round < round_number < state.round
+            and state.proposals.is_acceptable(value)
+        ),
+        default=None,
+    )
+    if newest is None:
+        return False
+    state.valid_value, state.valid_round = state.votes.prevote_winners[newest], newest
+    if state.step is Step.PROPOSE and may_propose(state):
+        propose(state, state.valid_value, state.valid_round)
+    return True
+
+
 def prevote_fresh(state: HeightState) -> bool:
     """L22: prevote a fresh proposal if it is valid, timely, and no other block is locked."""
     if state.step is not Step.PROPOSE:
@@ -236,6 +261,7 @@ def set_precommit_timer(state: HeightState) -> bool:
 RULES: tuple[Rule, ...] = (
     decide,
     skip_round,
+    adopt_valid,
     prevote_fresh,
     prevote_again,
     lock,

@@ -124,7 +124,15 @@ class Tally:
 class VoteBook:
     """All votes of one height."""
 
-    __slots__ = ("_faults", "_highest", "_quorum", "_rounds", "precommit_winners", "reached")
+    __slots__ = (
+        "_faults",
+        "_highest",
+        "_quorum",
+        "_rounds",
+        "precommit_winners",
+        "prevote_winners",
+        "reached",
+    )
 
     def __init__(self, validator_count: int) -> None:
         self._quorum = quorum_of(validator_count)
@@ -133,6 +141,8 @@ class VoteBook:
         self._highest: dict[ValidatorIndex, Round] = {}
         self.reached = NO_ROUND
         """The highest round that f + 1 validators have reached, one of them correct; else -1."""
+        self.prevote_winners: dict[Round, BlockHash] = {}
+        """The block that a quorum prevoted, by round."""
         self.precommit_winners: dict[Round, BlockHash] = {}
         """The block that a quorum precommitted, by round."""
 
@@ -158,11 +168,12 @@ class VoteBook:
         if tallies is None:
             tallies = (Tally(self._quorum), Tally(self._quorum))
             self._rounds[vote.round] = tallies
-        if vote.kind is VoteKind.PREVOTE:
-            return tallies[0].add(vote, signed, is_proposed=is_proposed)
-        added = tallies[1].add(vote, signed, is_proposed=is_proposed)
-        if added.made_quorum and vote.value is not None and vote.value in tallies[1].winners:
-            self.precommit_winners[vote.round] = vote.value
+        is_prevote = vote.kind is VoteKind.PREVOTE
+        tally = tallies[0] if is_prevote else tallies[1]
+        added = tally.add(vote, signed, is_proposed=is_proposed)
+        if added.made_quorum and vote.value is not None and vote.value in tally.winners:
+            winners = self.prevote_winners if is_prevote else self.precommit_winners
+            winners[vote.round] = vote.value
         return added
 
     def tally(self, kind: VoteKind, round_number: Round) -> Tally | None:
@@ -191,6 +202,7 @@ class VoteBook:
         for round_number in [number for number in self._rounds if number < oldest]:
             if round_number not in kept:
                 del self._rounds[round_number]
+                self.prevote_winners.pop(round_number, None)
                 self.precommit_winners.pop(round_number, None)
 
     def __len__(self) -> int:

@@ -148,6 +148,9 @@ class Engine:
             succeeded = all(receipt.status == 0 for receipt in receipts)
             window.record(transaction.id, body.valid_until, succeeded=succeeded)
             first, height = len(encoded), block.height
+            if transaction.is_envelope:
+                whole = Locator(height, position.batch, position.transaction, 0, first)
+                outcome.located.append((transaction.id, whole))
             outcome.located += [
                 (
                     operation_id,

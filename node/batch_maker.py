@@ -104,10 +104,11 @@ class BatchMaker:
         )
         transactions = sorted(taken, key=namespace_order)
         batch = self._sealed(transactions)
-        log.append(LoggedBatch(batch.wire, batch.header.sequence))
+        self._pool.add(batch, self._clock.now_ms(), needed=True)
+        place = self._pool.place(batch.digest)
+        log.append(LoggedBatch(batch.digest, place, batch.header.sequence))
         log.sync()
         self.state = AuthorState(batch.header.sequence + 1, batch.digest)
-        self._pool.add(batch, self._clock.now_ms(), needed=True)
         return batch
 
     def _sealed(self, transactions: list[Transaction]) -> Batch:

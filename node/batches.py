@@ -10,19 +10,22 @@ from dataclasses import dataclass
 from ledger import limits as protocol
 from ledger.batch import Batch
 from ledger.ids import BatchDigest
+from ledger.store.port import Bodies, Place
 from node import limits
 
 
 @dataclass(slots=True)
 class _Pending:
     batch: Batch
+    place: Place
     since_ms: int
 
 
 class BatchPool:
-    """Pending batches by digest."""
+    """Pending batches by digest; each body is on disk once, at its place."""
 
-    def __init__(self) -> None:
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies = bodies
         self._pending: dict[BatchDigest, _Pending] = {}
         self._bytes = 0
         self.arriving: dict[BatchDigest, None] = {}
@@ -45,9 +48,28 @@ class BatchPool:
             return True
         if not needed and self._bytes + len(batch.wire) > limits.PENDING_BATCH_BYTES:
             return False
-        self._pending[batch.digest] = _Pending(batch, now_ms)
+        place = self._bodies.append(batch.wire)
+        self._pending[batch.digest] = _Pending(batch, place, now_ms)
         self._bytes += len(batch.wire)
         return True
+
+    def body(self, place: Place) -> bytes | None:
+        """The bytes at a place, or None when they were never synced."""
+        return self._bodies.read(place)
+
+    def restore(self, batch: Batch, place: Place, now_ms: int) -> None:
+        """Take back a batch whose body is on disk already."""
+        if batch.digest not in self._pending:
+            self._pending[batch.digest] = _Pending(batch, place, now_ms)
+            self._bytes += len(batch.wire)
+
+    def sync(self) -> None:
+        """Make the bodies of all batches durable."""
+        self._bodies.sync()
+
+    def place(self, digest: BatchDigest) -> Place:
+        """Where the body of a pending batch lies."""
+        return self._pending[digest].place
 
     def select(self, block_time: int) -> list[Batch]:
         """What a proposer puts into a block of this time: the oldest that fit its limits."""

@@ -15,6 +15,7 @@ from ledger.codec import encode
 from ledger.errors import Reason, Rejected, invariant
 from ledger.genesis import Parameters
 from ledger.ids import BatchDigest, BlockHash, ValidatorIndex
+from ledger.store.port import Place
 from node import limits
 from node.batches import BatchPool
 from node.chain_writer import ChainWriter
@@ -122,11 +123,17 @@ class Candidates:
         invariant(all(found), "a checked block has all its batches")
         return [batch for batch in found if batch is not None]
 
-    def unlogged(self, value: BlockHash) -> list[Batch]:
-        """The batches of a candidate that this height's log does not hold yet; asked once."""
-        found = [batch for batch in self.batches(value) if batch.digest not in self._logged]
-        self._logged.update(dict.fromkeys(batch.digest for batch in found))
-        return found
+    def places(self, value: BlockHash) -> list[Place]:
+        """Where the bodies of a candidate's batches lie."""
+        digests = self._known[value].block.batches
+        return [self._pool.place(BatchDigest(digest)) for digest in digests]
+
+    def unlogged(self, value: BlockHash) -> list[tuple[BatchDigest, Place]]:
+        """The batches of a candidate that this height's log does not name yet; asked once."""
+        digests = [BatchDigest(digest) for digest in self._known[value].block.batches]
+        found = [digest for digest in digests if digest not in self._logged]
+        self._logged.update(dict.fromkeys(found))
+        return [(digest, self._pool.place(digest)) for digest in found]
 
     def start_check(self, check: Check) -> None:
         """Ask for a verdict; `verdicts` gives it once the batches are here."""

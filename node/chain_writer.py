@@ -14,8 +14,9 @@ from ledger.chain import Choice, Tip, check_contents, check_header, derive_heade
 from ledger.codec import encode
 from ledger.errors import InvariantError, Reason, Rejected, invariant
 from ledger.genesis import Genesis, genesis_validators
-from ledger.ids import BatchDigest, BlockHash, Height, Round, ValidatorIndex
+from ledger.ids import BlockHash, Height, Round, ValidatorIndex
 from ledger.store.blocks import BlockStore, StoredBlock
+from ledger.store.port import Place
 from ledger.validators import ValidatorSet
 from ledger.votes import CERTIFICATE, Certificate, verify_certificate
 from node.executor import DecidedBlock, Executor
@@ -152,7 +153,7 @@ class ChainWriter:
         check_header(expected, header)
         check_contents(tip, block, header, batches, self.genesis.parameters.heartbeat_ms)
         for digest in block.batches:
-            if self.blocks.batch(digest) is not None:
+            if self.blocks.has_batch(digest):
                 raise Rejected(Reason.BAD_BLOCK, rule="a batch was ordered before")
 
     def _check_certificate(self, certificate: bytes) -> None:
@@ -180,10 +181,12 @@ class ChainWriter:
         block: Block,
         certificate: bytes,
         batches: Sequence[Batch],
+        places: Sequence[Place],
         end_height: Callable[[int], None],
     ) -> None:
         """Make a decided block durable, execute it, tell everybody.
 
+        `places` tell where the bodies of its batches lie, in the same order.
         `end_height` records in the log that the block is durable; called between the two.
         """
         header = HEADER.decode(block.header)
@@ -194,7 +197,7 @@ class ChainWriter:
                 Height(header.height),
                 digest,
                 StoredBlock(encode(block), certificate),
-                [(BatchDigest(batch.digest), batch.wire) for batch in batches],
+                [(batch.digest, place) for batch, place in zip(batches, places, strict=True)],
             )
             end_height(header.height)
         decided = DecidedBlock(block, header, BlockHash(digest), certificate, tuple(batches))

@@ -240,6 +240,8 @@ class ConsensusDriver:
         signed = journal.sign(message, parts.writer.chain, parts.sign)
         kind, payload = journal.encode_signed(signed, parts.candidates)
         self._log.append(journal.own_entry(kind, payload))
+        # A vote says "I hold all of it": the bodies are durable before the vote is.
+        parts.pool.sync()
         self._log.sync()
         parts.links.broadcast(kind, payload)
         self._own.append(signed)
@@ -302,6 +304,7 @@ class ConsensusDriver:
             candidate.block,  # pyright: ignore[reportOptionalMemberAccess]  # checked above
             encode(certificate),
             candidates.batches(decide.value),
+            candidates.places(decide.value),
             self._end_height,
         )
         self._start_height()

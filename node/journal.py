@@ -22,8 +22,9 @@ from consensus.events import (
 from consensus.messages import Proposal, Signed, Vote
 from ledger.batch import parse_batch
 from ledger.codec import encode
-from ledger.errors import invariant
+from ledger.errors import Rejected, invariant
 from ledger.ids import BlockHash, Height, Round, Signature, ValidatorIndex
+from ledger.store.port import Place
 from ledger.transaction import Chain
 from node import wire
 from node.batches import BatchPool
@@ -71,8 +72,8 @@ def record(log: WriteAheadLog, event: Input, candidates: Candidates) -> None:
 
 
 def _record_batches(log: WriteAheadLog, value: BlockHash, candidates: Candidates) -> None:
-    for batch in candidates.unlogged(value):
-        log.append(LoggedBatch(batch.wire, own_sequence=-1))
+    for digest, place in candidates.unlogged(value):
+        log.append(LoggedBatch(digest, place, own_sequence=-1))
 
 
 def encode_signed(signed: Signed, candidates: Candidates) -> tuple[FrameKind, bytes]:
@@ -144,13 +145,26 @@ def replay(
                 event = BlockChecked(
                     Height(height), Round(round_number), BlockHash(value), Verdict(verdict)
                 )
-            case LoggedBatch(body):
-                pool.add(parse_batch(body, chain), now_ms, needed=True)
+            case LoggedBatch(digest, place):
+                _restore(pool, digest, place, chain, now_ms)
             case EndedHeight():
                 invariant(condition=False, message="the log is read from its last ended height")
         if event is not None:
             core.step(event)
     return core.resume()
+
+
+def _restore(pool: BatchPool, digest: bytes, place: Place, chain: Chain, now_ms: int) -> None:
+    """Take a batch back from disk. One that was never synced is pulled from peers when needed."""
+    body = pool.body(place)
+    if body is None:
+        return
+    try:
+        batch = parse_batch(body, chain)
+    except Rejected:
+        return
+    if batch.digest == digest:
+        pool.restore(batch, place, now_ms)
 
 
 def _proposal(message: bytes, candidates: Candidates, now_ms: int) -> MessageReceived:

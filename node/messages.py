@@ -3,6 +3,7 @@
 What it decides: which language, and the words. Every sentence exists in both with the same facts in
 braces; a test holds them together. What it never does: print.
 """
+# ruff: noqa: RUF001 - Chinese sentences have Chinese punctuation
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -53,17 +54,17 @@ def say(key: str, /, **facts: object) -> str:
 PHRASES: Mapping[str, Phrase] = {
     # ---- help: commands ----
     "help": Phrase(
-        "Kanglian, a permissioned blockchain for health data.", "康链:面向健康数据的许可链。"
+        "Kanglian, a permissioned blockchain for health data.", "康链：面向健康数据的许可链。"
     ),
     "help_devnet": Phrase("A network for development on this machine.", "本机开发网络。"),
     "help_devnet_up": Phrase(
         "Start the network in DIRECTORY; create what is absent.",
-        "启动 DIRECTORY 中的网络;缺少的文件会自动创建。",
+        "启动 DIRECTORY 中的网络；缺少的文件会自动创建。",
     ),
     "help_devnet_down": Phrase("Stop all nodes.", "停止全部节点。"),
     "help_devnet_status": Phrase("Show every node.", "显示每个节点的状态。"),
     "help_devnet_kill": Phrase(
-        "End one node at once, like a power cut.", "立即终止一个节点,如同断电。"
+        "End one node at once, like a power cut.", "立即终止一个节点，如同断电。"
     ),
     "help_devnet_start": Phrase("Start one node again.", "重新启动一个节点。"),
     "help_key": Phrase("Key files.", "密钥文件。"),
@@ -80,7 +81,7 @@ PHRASES: Mapping[str, Phrase] = {
         "Build genesis.json from a TOML description.", "由 TOML 描述文件生成 genesis.json。"
     ),
     "help_node": Phrase("One node.", "单个节点。"),
-    "help_node_run": Phrase("Run a node until it is told to stop.", "运行节点,直到收到停止信号。"),
+    "help_node_run": Phrase("Run a node until it is told to stop.", "运行节点，直到收到停止信号。"),
     "help_register": Phrase(
         "Register the indexes of FHIR files or folders.", "登记 FHIR 文件或文件夹的数据索引。"
     ),
@@ -88,12 +89,12 @@ PHRASES: Mapping[str, Phrase] = {
     "help_tx_get": Phrase("Show a transaction and its outputs.", "显示交易及其输出。"),
     "help_tx_proof": Phrase(
         "Fetch the proof of a transaction; --json prints the proof alone.",
-        "获取交易证明;--json 只输出证明本身。",
+        "获取交易证明；--json 只输出证明本身。",
     ),
     "help_proof": Phrase("Proofs, without a node.", "离线证明。"),
     "help_proof_verify": Phrase(
         "Verify a proof offline; exit code 0 only if everything given holds.",
-        "离线验证证明;仅当全部成立时退出码为 0。",
+        "离线验证证明；仅当全部成立时退出码为 0。",
     ),
     "help_info": Phrase("Show a node and its chain.", "显示节点及其链的信息。"),
     "help_bench": Phrase("Measurements.", "性能测量。"),
@@ -103,13 +104,13 @@ PHRASES: Mapping[str, Phrase] = {
     # ---- help: options ----
     "option_json": Phrase("Print JSON and nothing else.", "只输出 JSON。"),
     "option_lang": Phrase("Language of texts.", "文字语言。"),
-    "option_nodes": Phrase("How many nodes: 1, or 4 and more.", "节点数:1,或 4 及以上。"),
-    "option_base_port": Phrase("First port; every node takes two.", "起始端口;每个节点占两个。"),
+    "option_nodes": Phrase("How many nodes: 1, or 4 and more.", "节点数：1，或 4 及以上。"),
+    "option_base_port": Phrase("First port; every node takes two.", "起始端口；每个节点占两个。"),
     "option_detach": Phrase("Return when all nodes answer.", "全部节点应答后返回。"),
     "option_kind": Phrase("What the key is for.", "密钥用途。"),
     "option_key_type": Phrase("Curve of the key.", "密钥曲线。"),
     "option_passphrase_file": Phrase(
-        "File with the passphrase (mode 0600).", "口令文件(权限 0600)。"
+        "File with the passphrase (mode 0600).", "口令文件（权限 0600）。"
     ),
     "option_unencrypted": Phrase(
         "Leave the key in plain. For development only.", "密钥不加密。仅供开发。"
@@ -133,30 +134,30 @@ PHRASES: Mapping[str, Phrase] = {
         "存放 <id>.record 与 <id>.opening.json 的文件夹。",
     ),
     "option_envelope": Phrase(
-        "Sign up to N resources at once (1 to 500).", "每个信封最多签 N 条资源(1 至 500)。"
+        "Sign up to N resources at once (1 to 500).", "每个信封最多签 N 条资源（1 至 500）。"
     ),
     "option_module": Phrase("Module of the indexes.", "索引所属模块。"),
     "option_level": Phrase("Broadcast level.", "广播级别。"),
-    "option_genesis": Phrase("Genesis file: the anchor of trust.", "创世文件:信任锚。"),
+    "option_genesis": Phrase("Genesis file: the anchor of trust.", "创世文件：信任锚。"),
     "option_record": Phrase("The record's exact bytes.", "记录的原始字节。"),
     "option_opening": Phrase("The opening of the index.", "索引的打开文件。"),
     # ---- what happens ----
     "development": Phrase(
         "DEVELOPMENT NETWORK: keys in {directory} are not encrypted. Never use it for real data.",
-        "开发网络:{directory} 中的密钥未加密,切勿用于真实数据。",
+        "开发网络：{directory} 中的密钥未加密，切勿用于真实数据。",
     ),
     "development_key": Phrase(
         "DEVELOPMENT KEY: {path} is not encrypted. Never use it for real data.",
-        "开发密钥:{path} 未加密,切勿用于真实数据。",
+        "开发密钥：{path} 未加密，切勿用于真实数据。",
     ),
     "node_ready": Phrase("{name} answers", "{name} 已应答"),
     "network_ready": Phrase(
         "{count} nodes run; account key {key}; Ctrl-C stops them",
-        "{count} 个节点运行中;账户密钥 {key};按 Ctrl-C 停止",
+        "{count} 个节点运行中；账户密钥 {key}；按 Ctrl-C 停止",
     ),
     "network_detached": Phrase(
         "{count} nodes run; stop them with: kanglian devnet down {directory}",
-        "{count} 个节点运行中;停止命令:kanglian devnet down {directory}",
+        "{count} 个节点运行中；停止命令：kanglian devnet down {directory}",
     ),
     "network_stopping": Phrase("stopping all nodes", "正在停止全部节点"),
     "network_stopped": Phrase("all nodes stopped", "全部节点已停止"),
@@ -169,8 +170,8 @@ PHRASES: Mapping[str, Phrase] = {
         "{name}  {rpc}  pid {pid}  no answer", "{name}  {rpc}  进程 {pid}  无应答"
     ),
     "node_down": Phrase("{name}  {rpc}  not running", "{name}  {rpc}  未运行"),
-    "live_height": Phrase("heights: {heights}", "高度:{heights}"),
-    "key_made": Phrase("{address} in {path}", "{address},文件 {path}"),
+    "live_height": Phrase("heights: {heights}", "高度：{heights}"),
+    "key_made": Phrase("{address} in {path}", "{address}，文件 {path}"),
     "key_lines": Phrase(
         "address     {address}\nkind        {kind}\n"
         "type        {key_type}\npublic key  {public_key}",
@@ -180,43 +181,44 @@ PHRASES: Mapping[str, Phrase] = {
     "repeat_passphrase": Phrase("The same once more", "请再输入一次"),
     "ask_passphrase": Phrase("Passphrase for {path}", "{path} 的口令"),
     "authority_made": Phrase(
-        "authority {certificate}, fingerprint {fingerprint}", "CA {certificate},指纹 {fingerprint}"
+        "authority {certificate}, fingerprint {fingerprint}", "CA {certificate}，指纹 {fingerprint}"
     ),
     "certificate_issued": Phrase(
         "certificate {certificate} for {address}", "已为 {address} 签发证书 {certificate}"
     ),
     "genesis_built": Phrase(
         "{path}\ngenesis hash {genesis_hash}; {nodes} nodes, {accounts} accounts",
-        "{path}\n创世哈希 {genesis_hash};{nodes} 个节点,{accounts} 个账户",
+        "{path}\n创世哈希 {genesis_hash}；{nodes} 个节点，{accounts} 个账户",
     ),
     "no_openings": Phrase(
         "without --out no opening is kept: nobody can ever show what these indexes stand for",
-        "未指定 --out,不保存打开文件:以后无人能证明这些索引对应的内容",
+        "未指定 --out，不保存打开文件：以后无人能证明这些索引对应的内容",
     ),
     "register_progress": Phrase(
         "{registered} of {total} registered, height {height}",
-        "已登记 {registered}/{total},高度 {height}",
+        "已登记 {registered}/{total}，高度 {height}",
     ),
     "registered": Phrase(
         "{count} resources registered at heights {first} to {last}",
-        "已登记 {count} 条资源,高度 {first} 至 {last}",
+        "已登记 {count} 条资源，高度 {first} 至 {last}",
     ),
     "not_ok": Phrase(
         "{count} of them were refused on chain, the first as {status}",
-        "其中 {count} 条在链上被拒绝,第一条状态为 {status}",
+        "其中 {count} 条在链上被拒绝，第一条状态为 {status}",
     ),
     "info_lines": Phrase(
         "chain {chain_id}, genesis {genesis_hash}\n"
         "height {height}, {transactions} transactions, {operations} operations, {pending} pending\n"
         "{masters} masters ({mode}), {peers} peers, node {node} {version}",
-        "链 {chain_id},创世 {genesis_hash}\n"
-        "高度 {height},交易 {transactions},操作 {operations},待处理 {pending}\n"
-        "主节点 {masters}({mode}),对等节点 {peers},节点 {node} {version}",
+        "链 {chain_id}，创世 {genesis_hash}\n"
+        "高度 {height}，交易 {transactions}，操作 {operations}，待处理 {pending}\n"
+        "主节点 {masters}（{mode}），对等节点 {peers}，节点 {node} {version}",
     ),
     "transaction_lines": Phrase(
         "{id}\nheight {height}, index {index}, {time}\nmodule {module}, level {level}, "
         "signed by {signed_by}",
-        "{id}\n高度 {height},序号 {index},{time}\n模块 {module},级别 {level},签名者 {signed_by}",
+        "{id}\n高度 {height}，序号 {index}，{time}\n"
+        "模块 {module}，级别 {level}，签名者 {signed_by}",
     ),
     "operation_line": Phrase(
         "  {contract}.{method}: {status} {outputs}", "  {contract}.{method} 状态 {status} {outputs}"
@@ -224,54 +226,56 @@ PHRASES: Mapping[str, Phrase] = {
     "proof_lines": Phrase(
         "proof of {id}, {size} bytes; save it with --json > proof.json, then: kanglian proof "
         "verify proof.json --genesis genesis.json",
-        "{id} 的证明,{size} 字节;用 --json > proof.json 保存,然后:kanglian proof verify "
+        "{id} 的证明，{size} 字节；用 --json > proof.json 保存，然后：kanglian proof verify "
         "proof.json --genesis genesis.json",
     ),
     "proof_holds": Phrase(
         "HOLDS: {operation}\nby {account} ({organisation}): {contract}.{method} in {module} level "
         "{level}\nat height {height}, {time} ({age} ago)\nanchor: genesis {anchor}\n"
         "checked: {checked}",
-        "成立:{operation}\n账户 {account}({organisation}):{module} 级别 {level} 的 "
-        "{contract}.{method}\n高度 {height},{time}({age} 前)\n信任锚:创世 {anchor}\n"
-        "已核对:{checked}",
+        "成立：{operation}\n账户 {account}（{organisation}）：{module} 级别 {level} 的 "
+        "{contract}.{method}\n高度 {height}，{time}（{age} 前）\n信任锚：创世 {anchor}\n"
+        "已核对：{checked}",
     ),
     "checked_proof": Phrase("proof", "证明"),
-    "checked_opening": Phrase("opening ({parts})", "打开文件({parts})"),
+    "checked_opening": Phrase("opening ({parts})", "打开文件（{parts}）"),
     "checked_record": Phrase("record", "记录"),
     "unknown_organisation": Phrase("added after genesis", "创世后加入"),
     # ---- the demonstration (bench/demo.py) ----
     "demo_network": Phrase(
         "1/7  A network of four: authority, keys, genesis, four processes with mutual TLS",
-        "1/7  四节点网络:CA、密钥、创世文件,四个进程以双向 TLS 互联",
+        "1/7  四节点网络：CA、密钥、创世文件，四个进程以双向 TLS 互联",
     ),
     "demo_records": Phrase(
         "2/7  Made-up Chinese health records (FHIR R4)", "2/7  生成虚构的中文健康记录 (FHIR R4)"
     ),
     "demo_records_made": Phrase(
         "{count} records in {directory}; they stay there, only commitments go on chain",
-        "{directory} 中共 {count} 条记录;原文留在本地,上链的只有承诺值",
+        "{directory} 中共 {count} 条记录；原文留在本地，上链的只有承诺值",
     ),
     "demo_register": Phrase("3/7  Register their indexes", "3/7  登记数据索引"),
     "demo_registered": Phrase(
         "{count} registered in {seconds} s, {rate} a second from one client",
-        "{seconds} 秒内登记 {count} 条,单客户端每秒 {rate} 条",
+        "{seconds} 秒内登记 {count} 条，单客户端每秒 {rate} 条",
     ),
     "demo_look": Phrase(
-        "4/7  Ask a node: getinfo and get_transaction", "4/7  查询节点:getinfo 与 get_transaction"
+        "4/7  Ask a node: getinfo and get_transaction", "4/7  查询节点：getinfo 与 get_transaction"
     ),
     "demo_proof": Phrase(
         "5/7  A proof, verified without any node: genesis, proof, record and opening are enough",
-        "5/7  离线验证证明:只需创世文件、证明、记录和打开文件,无需任何节点",
+        "5/7  离线验证证明：只需创世文件、证明、记录和打开文件，无需任何节点",
     ),
     "demo_changed": Phrase(
-        "one byte changed in {file}: refused ({reason})", "{file} 改动一个字节:验证不通过({reason})"
+        "one byte changed in {file}: refused ({reason})",
+        "{file} 改动一个字节：验证不通过（{reason}）",
     ),
-    "demo_kill": Phrase("6/7  Kill {name} and go on registering", "6/7  终止节点 {name},继续登记"),
+    "demo_kill": Phrase("6/7  Kill {name} and go on registering", "6/7  终止节点 {name}，继续登记"),
     "demo_return": Phrase("7/7  Start {name} again", "7/7  重新启动 {name}"),
     "demo_caught_up": Phrase(
         "{name} fetched {blocks} blocks and holds the same state as the others after {seconds} s: "
         "height {height}, block {block}",
-        "{name} 在 {seconds} 秒内补齐 {blocks} 个区块,状态与其他节点一致:高度 {height},区块 {block}",
+        "{name} 用 {seconds} 秒补齐 {blocks} 个区块，状态与其他节点一致："
+        "高度 {height}，区块 {block}",
     ),
     "demo_done": Phrase("What happened", "小结"),
     "demo_summary": Phrase(
@@ -279,28 +283,29 @@ PHRASES: Mapping[str, Phrase] = {
         "one proof held offline, {changes} changed copies were refused\n"
         "{name} died, the other three went on; it came back to the same block\n"
         "{seconds} s in all; all nodes are stopped",
-        "登记记录 {count} 条,回执全部为 OK;单客户端每秒 {rate} 条\n"
-        "一份证明离线验证成立,{changes} 份被改动的副本均被拒绝\n"
-        "{name} 中断期间其余三个节点照常出块;恢复后区块与其他节点一致\n"
-        "总用时 {seconds} 秒;全部节点已停止",
+        "登记记录 {count} 条，回执全部为 OK；单客户端每秒 {rate} 条\n"
+        "一份证明离线验证成立，{changes} 份被改动的副本均被拒绝\n"
+        "{name} 中断期间其余三个节点照常出块；恢复后区块与其他节点一致\n"
+        "总用时 {seconds} 秒；全部节点已停止",
     ),
     "demo_next": Phrase("Where to look next", "接下来可以"),
     "demo_commands": Phrase(
-        "{directory}/  genesis.json, account.json, proof.json, records/, openings/, node*/node.log\n"
+        "{directory}/  holds genesis, keys, records, openings, proof.json and node*/node.log\n"
         "{kanglian} devnet up {directory}      starts the four nodes again\n"
         "{kanglian} info --rpc {rpc}      asks one, from another terminal\n"
-        "{kanglian} proof verify {proof} --genesis {genesis} --record {record} --opening {opening}\n"
+        "{kanglian} proof verify {proof} --genesis {genesis} --opening {opening} "
+        "--record {record}\n"
         "the same with --record {changed} is refused\n"
         "README.md tells how to use it, ARCHITECTURE.md how it works, `make bench` how fast it is",
-        "{directory}/  内有 genesis.json、account.json、proof.json、records/、openings/、"
-        "node*/node.log\n"
+        "{directory}/  内有创世文件、密钥、记录、打开文件、proof.json 和 node*/node.log\n"
         "{kanglian} devnet up {directory}      重新启动四个节点\n"
         "{kanglian} info --rpc {rpc}      在另一个终端查询节点\n"
-        "{kanglian} proof verify {proof} --genesis {genesis} --record {record} --opening {opening}\n"
-        "将 --record 换成 {changed},验证即被拒绝\n"
-        "使用方法见 README.zh-CN.md,原理见 ARCHITECTURE.md,性能测试用 `make bench`",
+        "{kanglian} proof verify {proof} --genesis {genesis} --opening {opening} "
+        "--record {record}\n"
+        "将 --record 换成 {changed}，验证即被拒绝\n"
+        "使用方法见 README.zh-CN.md，原理见 ARCHITECTURE.md，性能测试用 `make bench`",
     ),
-    "demo_interrupted": Phrase("interrupted; all nodes are stopped", "演示已中断,全部节点已停止"),
+    "demo_interrupted": Phrase("interrupted; all nodes are stopped", "演示已中断，全部节点已停止"),
     # ---- what goes wrong ----
     "error": Phrase("error", "错误"),
     "error_config": Phrase("configuration", "配置错误"),
@@ -309,7 +314,7 @@ PHRASES: Mapping[str, Phrase] = {
     "error_rejected": Phrase("refused", "被拒绝"),
     "error_node": Phrase("the node refused", "节点拒绝"),
     "error_internal": Phrase(
-        "a mistake in Kanglian itself; please report it", "康链内部错误,请报告"
+        "a mistake in Kanglian itself; please report it", "康链内部错误，请报告"
     ),
     "record_needs_opening": Phrase(
         "--record says nothing without --opening", "--record 必须与 --opening 一起使用"

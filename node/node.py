@@ -36,6 +36,7 @@ from ledger.ids import (
 from ledger.limits import PROTOCOL_VERSION
 from ledger.proof import RegistrationProof
 from ledger.store.blocks import BlockStore
+from ledger.store.bodies import BodyFiles
 from ledger.store.leveldb import LevelStore
 from ledger.store.results import StateStore
 from ledger.transaction import Chain
@@ -99,12 +100,13 @@ class RunningNode:
         data = config.node.data_dir
         self._state = StateStore(LevelStore(data / "state"))
         self._blocks_store = LevelStore(data / "blocks")
-        blocks = BlockStore(self._blocks_store)
+        self._bodies = BodyFiles(data / "bodies")
+        blocks = BlockStore(self._blocks_store, self._bodies)
         self._executor = Executor(self._genesis, self._state, blocks, self._stages)
         self._identity = _identify(self._genesis, key, self._executor.chain)
         self._writer = ChainWriter(self._genesis, blocks, self._executor, self._stages)
         self._mempool = Mempool()
-        self._pool = BatchPool()
+        self._pool = BatchPool(self._bodies)
         self._queries = Queries(self._writer)
         self._admission = Admission(self._executor, self._mempool, self._clock, self._stages)
         self._waiting: dict[TransactionId, list[trio.Event]] = {}
@@ -159,8 +161,7 @@ class RunningNode:
             maker.resume(AuthorState(ended.own_sequence, BatchDigest(ended.own_previous)))
         for entry in recovered.entries:
             if isinstance(entry, LoggedBatch) and entry.own_sequence >= 0:
-                digest = self._admission.batch_digest(entry.wire)
-                maker.resume(AuthorState(entry.own_sequence + 1, digest))
+                maker.resume(AuthorState(entry.own_sequence + 1, BatchDigest(entry.digest)))
         return maker
 
     def _make_driver(self, voting_from: int) -> ConsensusDriver:
@@ -261,6 +262,7 @@ class RunningNode:
         self._log_file.close()
         self._state.close()
         self._blocks_store.close()
+        self._bodies.close()
 
     async def _expire(self) -> None:
         """Once a second, forget what can no longer be executed."""

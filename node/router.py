@@ -233,7 +233,7 @@ class Router:
     async def _verify_batch(self, arrived: _Arrived) -> None:
         peer = arrived.peer
         try:
-            if self._writer.blocks.batch(arrived.digest) is not None:
+            if self._writer.blocks.has_batch(arrived.digest):
                 return
             batch = await self._admission.verify_batch(arrived.payload, self._writer.validators)
         except Rejected as refusal:

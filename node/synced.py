@@ -32,6 +32,7 @@ async def append_synced(
         if tuple(batch.digest for batch in batches) != block.batches:
             raise Rejected(Reason.BAD_BLOCK, rule="batches of another block", height=header.height)
         writer.check_block(block, header, batches)
-        await writer.append(block, item.certificate, batches, end_height)
+        places = [writer.blocks.bodies.append(wire) for wire in item.batches]
+        await writer.append(block, item.certificate, batches, places, end_height)
         appended += 1
     return appended

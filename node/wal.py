@@ -19,6 +19,7 @@ from typing import cast
 
 from ledger.codec import Record, Schema, encode
 from ledger.errors import KanglianError, Rejected, UnavailableError
+from ledger.store.port import Place
 from node.limits import LOG_BUFFER_BYTES, LOG_RECORD_BYTES, LOG_ROTATE_BYTES
 
 _HEAD = struct.Struct(">II")
@@ -81,9 +82,10 @@ class LoggedChecked(Record, frozen=True, tag=6):
 
 
 class LoggedBatch(Record, frozen=True, tag=7):
-    """A batch that a checked or built block orders, or one of our own (`own_sequence` >= 0)."""
+    """Where a batch lies that a block in progress orders, or one of our own (own_sequence >= 0)."""
 
-    wire: bytes
+    digest: bytes
+    place: Place
     own_sequence: int
 
 

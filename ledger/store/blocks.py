@@ -1,7 +1,8 @@
 """The block store: what was decided, durable before it is executed.
 
-One synced write per block holds the block, the certificate that decided it and the batches it
-orders. Keys: `h` height, `n` block hash, `b` batch digest, `t` tip.
+One synced write per block holds the block, the certificate that decided it and the places of the
+batches it orders, whose bodies are durable before. Keys: `h` height, `n` block hash, `b` batch
+digest, `t` tip.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from ledger.codec import Record, Schema, encode
 from ledger.errors import InvariantError, invariant
 from ledger.ids import BatchDigest, BlockHash, Height
 from ledger.limits import BLOCK_RECORD_BYTES, CERTIFICATE_BYTES
-from ledger.store.port import KeyValueStore, Write
+from ledger.store.port import Bodies, KeyValueStore, Place, Write
 
 _TIP = b"t"
 
@@ -22,14 +23,16 @@ class StoredBlock(Record, frozen=True):
     certificate: bytes
 
 
+_PLACE = Schema(Place, max_bytes=64)
 _STORED = Schema(StoredBlock, max_bytes=BLOCK_RECORD_BYTES + CERTIFICATE_BYTES + 64)
 
 
 class BlockStore:
     """Blocks by height and hash, batches by digest."""
 
-    def __init__(self, store: KeyValueStore) -> None:
+    def __init__(self, store: KeyValueStore, bodies: Bodies) -> None:
         self._store = store
+        self.bodies = bodies
         tip = store.get(_TIP)
         self.height = Height(0 if tip is None else int.from_bytes(tip, "big"))
 
@@ -38,12 +41,13 @@ class BlockStore:
         height: Height,
         block_hash: BlockHash,
         stored: StoredBlock,
-        batches: Sequence[tuple[BatchDigest, bytes]],
+        batches: Sequence[tuple[BatchDigest, Place]],
     ) -> None:
-        """Make the next block durable. Heights have no gaps."""
+        """Make the next block durable, the bodies at these places first. Heights have no gaps."""
         invariant(height == self.height + 1, f"block {height} does not follow {self.height}")
         key = height.to_bytes(8, "big")
-        writes: list[Write] = [(b"b" + digest, wire) for digest, wire in batches]
+        self.bodies.sync()
+        writes: list[Write] = [(b"b" + digest, encode(place)) for digest, place in batches]
         writes.append((b"h" + key, encode(stored)))
         writes.append((b"n" + block_hash, key))
         writes.append((_TIP, key))
@@ -60,9 +64,21 @@ class BlockStore:
         data = self._store.get(b"n" + block_hash)
         return None if data is None else Height(int.from_bytes(data, "big"))
 
+    def has_batch(self, digest: bytes) -> bool:
+        """Whether some block orders this batch."""
+        return self._store.get(b"b" + digest) is not None
+
     def batch(self, digest: bytes) -> bytes | None:
-        """The bytes of a batch that some block orders."""
-        return self._store.get(b"b" + digest)
+        """The bytes of a batch that some block orders.
+
+        Raises: InvariantError when the body is gone.
+        """
+        data = self._store.get(b"b" + digest)
+        if data is None:
+            return None
+        body = self.bodies.read(_PLACE.decode(data))
+        invariant(body is not None, f"the body of batch {digest.hex()} is cut off")
+        return body
 
     def batches(self, digests: Sequence[bytes]) -> list[bytes]:
         """The bytes of a stored block's batches.
@@ -71,7 +87,7 @@ class BlockStore:
         """
         found: list[bytes] = []
         for digest in digests:
-            wire = self._store.get(b"b" + digest)
+            wire = self.batch(digest)
             if wire is None:
                 raise InvariantError(f"batch {digest.hex()} of a stored block is missing")
             found.append(wire)

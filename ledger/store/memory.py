@@ -1,9 +1,9 @@
-"""The store port in memory, for tests and simulation."""
+"""The store ports in memory, for tests and simulation."""
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 
-from ledger.store.port import Write
+from ledger.store.port import Place, Write
 
 
 class MemoryStore:
@@ -33,6 +33,28 @@ class MemoryStore:
         keys = self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, stop)]
         for key in reversed(keys) if reverse else keys:
             yield key, self._values[key]
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class MemoryBodies:
+    """Bodies in a list; the segment number is the index."""
+
+    def __init__(self) -> None:
+        self._bodies: list[bytes] = []
+
+    def append(self, body: bytes, /) -> Place:
+        """Keep a body."""
+        self._bodies.append(body)
+        return Place(len(self._bodies) - 1, 0, len(body))
+
+    def sync(self) -> None:
+        """Nothing to do."""
+
+    def read(self, place: Place, /) -> bytes | None:
+        """The body at a place."""
+        return self._bodies[place.segment]
 
     def close(self) -> None:
         """Nothing to release."""

@@ -1,7 +1,18 @@
-"""What the ledger needs of a disk: an ordered map with atomic, durable batches."""
+"""What the ledger needs of a disk: an ordered map with atomic writes, and a pile of bodies."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
+
+from ledger.codec import Record
+
+
+class Place(Record, frozen=True):
+    """Where a body lies: segment number, offset and length in bytes."""
+
+    segment: int
+    offset: int
+    length: int
+
 
 Write = tuple[bytes, bytes | None]
 """A key and its new value; None deletes."""
@@ -30,4 +41,30 @@ class KeyValueStore(Protocol):
 
     def close(self) -> None:
         """Release the store; it may not be used after."""
+        ...
+
+
+class Bodies(Protocol):
+    """Byte strings that are written once and found by place."""
+
+    def append(self, body: bytes, /) -> Place:
+        """Write a body; it is durable after the next `sync`.
+
+        Raises: UnavailableError when the disk refuses.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Make every appended body durable.
+
+        Raises: UnavailableError.
+        """
+        ...
+
+    def read(self, place: Place, /) -> bytes | None:
+        """The bytes at a place; None when they were cut off before they were synced."""
+        ...
+
+    def close(self) -> None:
+        """Release the files."""
         ...

@@ -18,12 +18,19 @@ from tests.simulation.chain import Chain, Decided
 from tests.simulation.scenario import LINK_MS, TIMEOUTS, Scenario
 
 SLOW_ROUND = (2 * (TIMEOUTS.status_ms + 4 * LINK_MS[1])) // TIMEOUTS.delta_ms
-"""From this round on every timeout exceeds 2 * Delta: what one correct node has, all have one status
-interval and a few links later."""
+"""From this round on every timeout exceeds 2 * Delta, where Delta is one status interval and a few
+links: by then all correct nodes have what one of them has."""
 
 
 class Violation(Exception):
     """The protocol broke a promise: a finding."""
+
+
+def brief(message: Message) -> str:
+    """A message in a few words: kind, value, height/round, valid round."""
+    kind = "proposal" if isinstance(message, Proposal) else message.kind.name.lower()
+    value = "nil" if message.value is None else message.value.hex()[:8]
+    return f"{kind} {value} at {message.height}/{message.round} ({message.valid_round})"
 
 
 class Checker:
@@ -31,7 +38,7 @@ class Checker:
 
     def __init__(self, scenario: Scenario, verify: Callable[[Signed], bool]) -> None:
         count = scenario.validators
-        self._quorum = count - (count - 1) // 3 if count > 3 else count * 2 // 3 + 1
+        self._quorum = 2 * count // 3 + 1
         self._faults = (count - 1) // 3
         self._verify = verify
         self._signed: dict[tuple[int, int, int, int], Message] = {}
@@ -49,7 +56,7 @@ class Checker:
         key = (node, message.height, message.round, kind)
         before = self._signed.setdefault(key, message)
         if before != message:
-            raise Violation(f"node {node} signs twice: {before} and {message}")
+            raise Violation(f"node {node} signs twice: {brief(before)} and {brief(message)}")
         if isinstance(message, Vote):
             self._check_vote(node, message)
             self.on_any_vote(node, message)
@@ -68,14 +75,14 @@ class Checker:
         lock = self._locks.get((node, vote.height))
         if vote.kind is VoteKind.PRECOMMIT:
             if not self._has_quorum(vote.height, vote.round, vote.value):
-                raise Violation(f"node {node} precommits without a quorum: {vote}")
+                raise Violation(f"node {node} precommits without a quorum: {brief(vote)}")
             self._locks[node, vote.height] = (vote.round, vote.value)
             return
         valid_round = vote.valid_round
         if valid_round >= 0 and not self._has_quorum(vote.height, valid_round, vote.value):
-            raise Violation(f"node {node} prevotes on a quorum that is not there: {vote}")
+            raise Violation(f"node {node} prevotes on a missing quorum: {brief(vote)}")
         if lock is not None and lock[1] != vote.value and valid_round < lock[0]:
-            raise Violation(f"node {node} prevotes against its lock {lock}: {vote}")
+            raise Violation(f"node {node} prevotes against its lock of {lock[0]}: {brief(vote)}")
 
     def on_decided(self, node: int, decided: Decided, chain: Chain) -> None:
         """A correct node made a block durable; `chain` already holds it."""
@@ -100,7 +107,8 @@ class Checker:
         if certificate in self._certificates:
             return
         if not self.is_valid(certificate):
-            raise Violation(f"bad certificate {certificate}")
+            where = f"{certificate.height}/{certificate.round}"
+            raise Violation(f"bad certificate at {where}: {len(certificate.signatures)} signers")
         self._certificates.add(certificate)
 
     def is_valid(self, certificate: CommitCertificate) -> bool:
@@ -132,9 +140,7 @@ class Checker:
         A height needs f + 2 rounds after the first whose timeouts exceed 2 * Delta and which all
         correct nodes enter together: one after the round the first of them is in.
         """
-        first_good = {
-            height: max(highest + 1, SLOW_ROUND) for height, highest in rounds.items()
-        }
+        first_good = {height: max(highest + 1, SLOW_ROUND) for height, highest in rounds.items()}
         self._round_limits = {
             0: SLOW_ROUND + self._faults + 2,
             **{height: first + self._faults + 2 for height, first in first_good.items()},

@@ -238,13 +238,13 @@ class Replica:
 
     def tell(self, node: int, signed: Signed, body: Body | None) -> None:
         """Send one signed message; a body sometimes comes later."""
-        rng = self.shared.rng
-        if body is not None and rng.random() < self.shared.scenario.slow_body:
-            if self.shared.schedule.now_ms < FAULTS_END_MS:
-                self.shared.network.faults += 1
-                handler = self.shared.network.handlers[node]
-                self.shared.schedule.after(rng.randint(100, 2_000), handler, ("body", body))
-                body = None
+        rng, schedule = self.shared.rng, self.shared.schedule
+        may_split = body is not None and schedule.now_ms < FAULTS_END_MS
+        if may_split and rng.random() < self.shared.scenario.slow_body:
+            self.shared.network.faults += 1
+            handler = self.shared.network.handlers[node]
+            schedule.after(rng.randint(100, 2_000), handler, ("body", body))
+            body = None
         self.shared.network.send(self.index, node, ("message", signed, body))
 
     def broadcast(self, payload: Any) -> None:
@@ -295,7 +295,9 @@ class Replica:
         is_valid = self.disk.chain.accepts(body) and (last is None or shared.checker.is_valid(last))
         if not is_valid:
             if self.is_correct and body.author in shared.scenario.correct:
-                raise Violation(f"node {self.index} refuses the block of node {body.author} at {body.height}")
+                raise Violation(
+                    f"node {self.index} refuses the block of node {body.author} at {body.height}"
+                )
             return Verdict.INVALID
         is_calm = shared.schedule.now_ms >= FAULTS_END_MS
         if not is_calm and shared.rng.random() < shared.scenario.untimely:

@@ -49,8 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     for result in results:
         if result.violation:
             again = f"python -m tests.simulation.run --seeds 1 --first {result.seed} --trace"
-            print(f"seed {result.seed}: {result.violation}\n  {again}")
-    print(summary(results))
+            sys.stdout.write(f"seed {result.seed}: {result.violation}\n  {again}\n")
+    sys.stdout.write(summary(results) + "\n")
     return int(any(result.violation for result in results))
 
 

@@ -31,6 +31,7 @@ class Scenario:
     untimely: float
     slow_body: float
     idle_mean_ms: int
+    missed_work: float
 
     @property
     def correct(self) -> tuple[int, ...]:
@@ -58,4 +59,5 @@ def draw(seed: int) -> Scenario:
         untimely=rng.choice((0.0, 0.02, 0.2)),
         slow_body=rng.choice((0.0, 0.05, 0.3)),
         idle_mean_ms=rng.choice((0, 500, 1_500)) + 80 * validators,
+        missed_work=rng.choice((0.0, 0.1, 0.5)),
     )

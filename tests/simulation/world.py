@@ -4,8 +4,9 @@ import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from consensus.messages import Message, Proposal, Signed, Vote
+from consensus.messages import Message, Proposal, Signed
 from ledger.codec import encode
 from tests.simulation import adversary
 from tests.simulation.checker import Checker, Violation
@@ -63,13 +64,15 @@ class World:
         )
         self.nodes: list[Replica] = []
         # Nodes speak as soon as they boot, so their addresses come first.
-        self.network.handlers = [self._deliver_to(index) for index in range(scenario.validators)]
+        self.network.handlers = [
+            partial(self._deliver, index) for index in range(scenario.validators)
+        ]
         for index in range(scenario.validators):
             voice = adversary.speak if index in scenario.adversaries else None
             self.nodes.append(make_node(index, shared, voice))
 
-    def _deliver_to(self, index: int) -> Callable[[object], None]:
-        return lambda payload: self.nodes[index].on_payload(payload)
+    def _deliver(self, index: int, payload: object) -> None:
+        self.nodes[index].on_payload(payload)
 
     # What the nodes share
 
@@ -98,7 +101,7 @@ class World:
             mean_ms = self.scenario.idle_mean_ms
             idle_ms = int(self.rng.expovariate(1 / mean_ms)) if mean_ms else 0
             self._work_ms[height] = min(idle_ms, 10_000)
-        missed_ms = 4_000 if self.rng.random() < 0.1 else 0
+        missed_ms = 4_000 if self.rng.random() < self.scenario.missed_work else 0
         return self._work_ms[height] + missed_ms + int(self.rng.random() * 50)
 
     def note(self, text: str) -> None:
@@ -204,8 +207,3 @@ def run_seed(seed: int, print_line: Callable[[str], None] | None = None) -> Resu
     if print_line is not None:
         print_line(str(scenario))
     return World(scenario, print_line=print_line).run()
-
-
-def is_vote(message: Message) -> bool:
-    """Whether a message is a vote."""
-    return isinstance(message, Vote)

@@ -279,6 +279,21 @@ def test_l42_a_node_at_precommit_updates_the_valid_value_without_locking():
     assert (core.locked, core.valid) == ((-1, None), (0, A))
 
 
+def test_l42_a_quorum_of_a_past_round_makes_its_block_valid_but_does_not_lock():
+    """A locked node may be demoted, so others propose what it cannot (simulation seed 1787)."""
+    core = running()
+    effects = drive(core, *proposed(A), *skip_to(1), *prevotes(A, 0, 2))
+
+    assert core.status == Status(HEIGHT, 1, Step.PREVOTE)
+    assert (core.locked, core.valid) == ((-1, None), (0, A))
+    assert messages_signed(effects) == [
+        prevote(1, A),
+        proposal(A, 1, 0),
+        prevote(1, A, 1, 0),
+    ]
+    assert feed(core, BlockBuilt(HEIGHT, 1, B)) == []
+
+
 def test_deciding_beats_skipping_a_round():
     """Malachite #1483. Both rules are enabled at once; no single input does that for n = 4."""
     state = HeightState(start(), TIMEOUTS, VoteBook(4), step=Step.PROPOSE)

@@ -1,0 +1,110 @@
+"""Batch bodies: append-only segment files, each body written exactly once.
+
+Bodies are most of what a node writes. They are appended when a batch is verified, synced before a
+vote that answers for them, and from then on only referred to by place: by the write-ahead log and
+by the block store. A body is checked against its digest whenever it is read, so a segment needs no
+checksums of its own; what stands behind the last sync may be torn and is then not found.
+Source: docs/decisions/0015-batch-bodies.md.
+"""
+
+import os
+from pathlib import Path
+
+from ledger.errors import InvariantError, UnavailableError
+from ledger.limits import MIB
+from ledger.store.port import Place
+
+SEGMENT_BYTES = 256 * MIB
+"""A few minutes at full load; small enough to archive or prune one by one."""
+
+
+class BodyFiles:
+    """The segments of one node. One process owns them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open or create the folder; appending goes on in a new segment.
+
+        Raises: UnavailableError.
+        """
+        self._folder = folder
+        self._readers: dict[int, int] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            numbers = [int(path.stem) for path in folder.glob("*.bodies")]
+        except (OSError, ValueError) as error:
+            raise UnavailableError(f"cannot open the bodies in {folder}: {error}") from error
+        # A fresh segment: a torn tail of the old one can never be appended to.
+        self._segment = max(numbers, default=0)
+        self._start_segment()
+
+    def _start_segment(self) -> None:
+        self._segment += 1
+        self._offset = 0
+        self._synced = 0
+        path = self._path(self._segment)
+        try:
+            self._writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise UnavailableError(f"cannot create {path}: {error}") from error
+
+    def append(self, body: bytes) -> Place:
+        """Write a body; it is durable after the next `sync`.
+
+        Raises: UnavailableError when the disk refuses.
+        """
+        if self._offset >= SEGMENT_BYTES:
+            self.sync()
+            os.close(self._writer)
+            self._start_segment()
+        try:
+            written = os.write(self._writer, body)
+        except OSError as error:
+            raise UnavailableError(f"cannot write bodies in {self._folder}: {error}") from error
+        if written != len(body):
+            raise UnavailableError(f"short write in {self._folder}: is the disk full?")
+        place = Place(self._segment, self._offset, len(body))
+        self._offset += len(body)
+        return place
+
+    def sync(self) -> None:
+        """Make every appended body durable. A failure is final.
+
+        Raises: UnavailableError.
+        """
+        if self._synced == self._offset:
+            return
+        try:
+            os.fdatasync(self._writer)
+        except OSError as error:
+            raise UnavailableError(f"cannot sync bodies in {self._folder}: {error}") from error
+        self._synced = self._offset
+
+    def read(self, place: Place) -> bytes | None:
+        """The bytes at a place; None when the file ends before: the body was never synced.
+
+        Raises: InvariantError when the segment is not there.
+        """
+        reader = self._readers.get(place.segment)
+        if reader is None:
+            path = self._path(place.segment)
+            try:
+                reader = self._readers[place.segment] = os.open(path, os.O_RDONLY)
+            except OSError as error:
+                raise InvariantError(f"the bodies of {path} are gone: {error}") from error
+        body = os.pread(reader, place.length, place.offset)
+        return body if len(body) == place.length else None
+
+    def close(self) -> None:
+        """Close all files."""
+        os.close(self._writer)
+        for reader in self._readers.values():
+            os.close(reader)
+        self._readers.clear()
+
+    def _path(self, segment: int) -> Path:
+        return self._folder / f"{segment:08d}.bodies"
