@@ -60,7 +60,7 @@ class Load:
     seconds: int
 
 
-FULL = (Load(1, 2_500, 15), Load(16, 2_500, 30))
+FULL = (Load(1, 4_500, 15), Load(16, 4_000, 30))
 GUARD = (Load(1, 1_500, 6),)
 
 

@@ -113,7 +113,8 @@ def _register(context: Context, arguments: Registration) -> Registered:
 
 
 def _append(context: Context, action: Action, registration: Registration) -> Registered:
-    context.require(registration.root.level == context.level, "LEVEL_MISMATCH")
+    if registration.root.level != context.level:
+        context.refuse("LEVEL_MISMATCH")
     organisation = context.organisation
     entry = IndexEntry(
         index=context.operation_id,

@@ -26,14 +26,14 @@ from contracts.interface import (
 )
 from ledger import limits
 from ledger.codec import Record, encode
-from ledger.errors import Reason, Rejected, invariant
+from ledger.errors import InvariantError, Reason, Rejected
 from ledger.genesis import Genesis, Module
 from ledger.ids import Address, TransactionId
 from ledger.receipts import Receipt, Status
 from ledger.replay import ReplayWindow
 from ledger.state import Overlay
 from ledger.store.results import Locator
-from ledger.transaction import Call, Chain, Transaction, operation_ids
+from ledger.transaction import Call, Chain, Transaction, TransactionBody, operation_ids
 
 NATIVE = {contract.name: contract for contract in (accounts.CONTRACT, data_index.CONTRACT)}
 _NOBODY = Address(bytes(32))
@@ -133,13 +133,17 @@ class Engine:
     ) -> None:
         """Run one transaction: keep or drop its writes, add its receipts to `outcome`."""
         body = transaction.body
-        ids = operation_ids(transaction, self._chain.suite)
         identity = self.account(overlay, body.account)
         status = self._admission(identity, window, block, transaction)
+        ids = operation_ids(transaction, self._chain.suite)
         if status is not None:
             receipts = [_refused(operation_id, status) for operation_id in ids]
+        elif transaction.is_envelope:
+            receipts = self._envelope(overlay, block, transaction, ids, identity)
         else:
-            receipts = self._run(overlay, block, transaction, ids, identity)
+            call = transaction.operations[0]
+            receipts = [self._operation(overlay, block, body, ids[0], call, identity)]
+            _settle(overlay, receipts[0])
         namespace = body.module, body.level
         encoded = outcome.receipts.get(namespace)
         if encoded is None:
@@ -147,17 +151,7 @@ class Engine:
         if status is not Status.DUPLICATE:
             succeeded = all(receipt.status == 0 for receipt in receipts)
             window.record(transaction.id, body.valid_until, succeeded=succeeded)
-            first, height = len(encoded), block.height
-            if transaction.is_envelope:
-                whole = Locator(height, position.batch, position.transaction, 0, first)
-                outcome.located.append((transaction.id, whole))
-            outcome.located += [
-                (
-                    operation_id,
-                    Locator(height, position.batch, position.transaction, index, first + index),
-                )
-                for index, operation_id in enumerate(ids)
-            ]
+            _locate(outcome, block.height, position, transaction, ids, len(encoded))
         encoded += [encode(receipt) for receipt in receipts]
         outcome.operations += len(receipts)
 
@@ -184,7 +178,7 @@ class Engine:
             return Status.AFTER_NOT_FOUND
         return None
 
-    def _run(
+    def _envelope(
         self,
         overlay: Overlay,
         block: BlockContext,
@@ -192,22 +186,20 @@ class Engine:
         ids: tuple[TransactionId, ...],
         identity: Account | None,
     ) -> list[Receipt]:
-        receipts: list[Receipt] = []
+        """The operations of an envelope in order; an atomic one ends with its first failure."""
+        body = transaction.body
         atomic = transaction.is_atomic
+        receipts: list[Receipt] = []
         for operation_id, call in zip(ids, transaction.operations, strict=True):
-            receipt = self._operation(overlay, block, transaction, operation_id, call, identity)
+            receipt = self._operation(overlay, block, body, operation_id, call, identity)
             receipts.append(receipt)
-            if receipt.status != 0:
+            if not atomic:
+                _settle(overlay, receipt)
+            elif receipt.status != 0:
                 overlay.drop()
-                if atomic:
-                    return [
-                        receipt
-                        if operation == operation_id
-                        else _refused(operation, Status.ABORTED)
-                        for operation in ids
-                    ]
-            elif not atomic:
-                overlay.keep()
+                aborted = [_refused(operation, Status.ABORTED) for operation in ids]
+                aborted[len(receipts) - 1] = receipt
+                return aborted
         overlay.keep()
         return receipts
 
@@ -215,12 +207,11 @@ class Engine:
         self,
         overlay: Overlay,
         block: BlockContext,
-        transaction: Transaction,
+        body: TransactionBody,
         operation_id: TransactionId,
         call: Call,
         identity: Account | None,
     ) -> Receipt:
-        body = transaction.body
         namespace = self._namespaces[body.module, body.level]
         found = namespace.methods.get((call.contract, call.method))
         if found is None or not found[0].writes:
@@ -238,7 +229,8 @@ class Engine:
             output = encode(method.run(context, arguments))
         except Revert as refusal:
             return Receipt(operation_id, Status.REVERTED, refusal.error, 0, b"", ())
-        invariant(len(output) <= limits.RETURN_BYTES, "a method answers too much")
+        if len(output) > limits.RETURN_BYTES:
+            raise InvariantError(f"{call.contract}.{call.method} answers too much")
         return Receipt(operation_id, 0, "", 0, output, tuple(context.events))
 
     def method(self, module: str, contract: str, name: str) -> Method | None:
@@ -268,3 +260,27 @@ class Engine:
 
 def _refused(operation_id: TransactionId, status: Status) -> Receipt:
     return Receipt(operation_id, int(status), "", 0, b"", ())
+
+
+def _settle(overlay: Overlay, receipt: Receipt) -> None:
+    if receipt.status == 0:
+        overlay.keep()
+    else:
+        overlay.drop()
+
+
+def _locate(
+    outcome: Outcome,
+    height: int,
+    position: Position,
+    transaction: Transaction,
+    ids: tuple[TransactionId, ...],
+    first_receipt: int,
+) -> None:
+    """Note where each operation stands, and an envelope as a whole by its first operation."""
+    batch, number = position.batch, position.transaction
+    located = outcome.located
+    for index, operation_id in enumerate(ids):
+        located.append((operation_id, Locator(height, batch, number, index, first_receipt + index)))
+    if transaction.is_envelope:
+        located.append((transaction.id, Locator(height, batch, number, 0, first_receipt)))

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 from ledger import limits
 from ledger.codec import Record, Schema, encode
 from ledger.crypto.suite import CryptoSuite
-from ledger.errors import KanglianError, Reason, Rejected, invariant
+from ledger.errors import InvariantError, KanglianError, Reason, Rejected
 from ledger.ids import Address, TransactionId
 from ledger.receipts import Event
 from ledger.state import Log, Map, Overlay, namespace_prefix
@@ -124,9 +124,10 @@ class Context:
     def emit(self, name: str, event: Record) -> None:
         """Announce an event; it stands in the receipt and dies with a refusal."""
         data = encode(event)
-        invariant(len(data) <= limits.EVENT_BYTES, f"event {name} is too large")
-        invariant(len(self.events) < limits.EVENTS_PER_OPERATION, "too many events")
-        self.events.append(Event(self.contract, name, data))
+        events = self.events
+        if len(data) > limits.EVENT_BYTES or len(events) == limits.EVENTS_PER_OPERATION:
+            raise InvariantError(f"{self.contract} emits too large or too many events: {name}")
+        events.append(Event(self.contract, name, data))
 
     def require(self, condition: object, error: str) -> None:
         """Refuse with a stable error name unless the condition holds."""

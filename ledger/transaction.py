@@ -191,10 +191,11 @@ def verify_signatures(transaction: Transaction, chain: Chain) -> None:
     pairs = transaction.signatures
     if len(pairs) != signer.threshold:
         raise Rejected(Reason.BAD_SIGNATURE, "wrong number of signatures", count=len(pairs))
+    verifiers, digest = signer.verifiers, transaction.id
     previous = -1
     for index, signature in pairs:
-        if not previous < index < len(signer.verifiers):
+        if not previous < index < len(verifiers):
             raise Rejected(Reason.BAD_SIGNATURE, "key indexes must ascend within the script")
-        if not signer.verifiers[index](transaction.id, signature):
+        if not verifiers[index](digest, signature):
             raise Rejected(Reason.BAD_SIGNATURE, key_index=index)
         previous = index

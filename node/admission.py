@@ -5,7 +5,7 @@ are remembered. Verification runs in slices of one to two milliseconds between l
 loop, never in a thread (the interpreter lock would starve it).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import trio
 
@@ -97,20 +97,25 @@ class Admission:
         if not isinstance(item, Transaction):
             return item
         try:
-            self._verify_once(item)
+            self._verify_slice((item,))
         except Rejected as refusal:
             return refusal
         return item
 
-    def _verify_once(self, transaction: Transaction) -> None:
-        leaf = transaction.leaf
-        if leaf in self._verified or leaf in self._verified_before:
-            return
-        verify_signatures(transaction, self._chain)
+    def _verify_slice(self, transactions: Sequence[Transaction]) -> None:
+        """Check signatures that were not checked before, once.
+
+        Raises: Rejected for the first one that does not hold.
+        """
         if len(self._verified) >= limits.VERIFIED_CACHE:
             # Two generations: forgetting one by one would scan the dead front of the dict.
             self._verified_before, self._verified = self._verified, {}
-        self._verified[leaf] = None
+        verified, before, chain = self._verified, self._verified_before, self._chain
+        for transaction in transactions:
+            leaf = transaction.leaf
+            if leaf not in verified and leaf not in before:
+                verify_signatures(transaction, chain)
+                verified[leaf] = None
 
     def batch_digest(self, wire: bytes) -> BatchDigest:
         """The digest of a batch's bytes, without looking at its transactions.
@@ -138,10 +143,8 @@ class Admission:
         if not self._chain.suite.verify(key, batch.digest, batch.signature):
             raise Rejected(Reason.BAD_BATCH, "signature of the author")
 
-    async def _verify_all(self, transactions: Iterable[Transaction]) -> None:
-        remaining = list(transactions)
-        for start in range(0, len(remaining), limits.SLICE_SIGNATURES):
+    async def _verify_all(self, transactions: Sequence[Transaction]) -> None:
+        for start in range(0, len(transactions), limits.SLICE_SIGNATURES):
             with self._stages.measure(Stage.SIGNATURE):
-                for transaction in remaining[start : start + limits.SLICE_SIGNATURES]:
-                    self._verify_once(transaction)
+                self._verify_slice(transactions[start : start + limits.SLICE_SIGNATURES])
             await trio.lowlevel.checkpoint()
