@@ -4,7 +4,7 @@ A proposer selects from here; a validator looks here for what a proposal refers 
 bounded: what does not fit is not kept and will be pulled when a proposal needs it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ledger import limits as protocol
@@ -109,12 +109,15 @@ class BatchPool:
         for digest in digests:
             self._forget(BatchDigest(digest))
 
-    def expire(self, time_ms: int) -> int:
-        """Forget batches in which every transaction has expired; returns how many."""
+    def expire(self, time_ms: int, in_use: Collection[BatchDigest]) -> int:
+        """Forget batches in which every transaction has expired; returns how many.
+
+        What a proposed block orders stays: it may be decided, and its receipts will say expired.
+        """
         gone = [
             digest
             for digest, pending in self._pending.items()
-            if pending.batch.valid_until_max < time_ms
+            if pending.batch.valid_until_max < time_ms and digest not in in_use
         ]
         for digest in gone:
             self._forget(digest)

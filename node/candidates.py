@@ -77,8 +77,11 @@ class Candidates:
 
         Raises: Rejected when they are not a block of that hash.
         """
-        if value in self._known or len(self._known) >= limits.CANDIDATES:
+        if value in self._known:
             self._senders.setdefault((value, round_number), (sender, received_ms))
+            return
+        mine = sum(candidate.sender == sender for candidate in self._known.values())
+        if mine >= limits.CANDIDATES_PER_SENDER:
             return
         block = BLOCK.decode(wire)
         header = HEADER.decode(block.header)
@@ -96,11 +99,24 @@ class Candidates:
         """A candidate by hash."""
         return self._known.get(value)
 
-    def build(self, me: ValidatorIndex, round_number: int, now_ms: int) -> BlockHash:
-        """Make our own block from what the pool holds."""
+    @property
+    def ordered(self) -> frozenset[BatchDigest]:
+        """Every batch that some candidate orders, for membership tests."""
+        blocks = [candidate.block for candidate in self._known.values()]
+        return frozenset(BatchDigest(digest) for block in blocks for digest in block.batches)
+
+    def is_awaited(self, digest: BatchDigest) -> bool:
+        """Whether a candidate orders this batch and it is not here yet."""
+        return digest not in self._pool and digest in self.ordered
+
+    def build(self, me: ValidatorIndex, round_number: int, now_ms: int) -> BlockHash | None:
+        """Make our own block from what the pool holds; None while an empty one would be refused."""
         writer = self._writer
-        time = max(now_ms, writer.tip.time + 1)
+        tip = writer.tip
+        time = max(now_ms, tip.time + 1)
         batches = self._pool.select(time)
+        if not batches and not tip.must_follow and time < tip.time + self._parameters.heartbeat_ms:
+            return None
         block = writer.next_block(me, time, batches)
         value = block_hash(block.header, writer.chain.suite)
         self.remember(

@@ -132,6 +132,7 @@ class ConsensusDriver:
         self._timers: Timers[Event] = Timers()
         self._decided: Decide | None = None
         self._appended_at = 0.0
+        self._fetch_at = 0.0
 
     @property
     def height(self) -> int:
@@ -163,10 +164,21 @@ class ConsensusDriver:
                 self._feed(MessageReceived(self._own.popleft()), is_logged=True)
             elif self._answers:
                 self._feed(self._answers.popleft())
-            elif self._decided is not None:
+            elif self._decided is not None and self._is_complete(self._decided):
                 await self._append_decided(self._decided)
             else:
                 return
+
+    def _is_complete(self, decide: Decide) -> bool:
+        """Whether the bodies of a decided block are here; what a crash lost is asked for again."""
+        missing = self._parts.candidates.missing(decide.value)
+        now = trio.current_time()
+        if missing and now >= self._fetch_at:
+            request = wire.BatchRequest(tuple(missing))
+            self._parts.links.broadcast(FrameKind.BATCH_REQUEST, encode(request))
+            self._fetch_at = now + limits.FETCH_RETRY_MS / 1_000
+            self._timers.add(self._fetch_at, BatchArrived())
+        return not missing
 
     async def _next(self) -> Event:
         while True:
@@ -260,6 +272,10 @@ class ConsensusDriver:
         with self._parts.stages.measure(Stage.CONSENSUS):
             now = self._parts.clock.now_ms()
             value = self._parts.candidates.build(self._me, request.round, now)
+        if value is None:
+            retry = trio.current_time() + limits.BUILD_RETRY_MS / 1_000
+            self._timers.add(retry, BuildNow(request))
+            return
         self._answers.append(BlockBuilt(request.height, request.round, value))
 
     def _answer_checks(self) -> None:

@@ -38,8 +38,12 @@ REBROADCAST_BYTES = 1 * MIB
 """What a node offers again every REBROADCAST_MS of batches that wait for a block."""
 REBROADCAST_MS = 2_000
 """A batch normally stands in a block within 200 ms; after 2 s somebody may have missed it."""
-CANDIDATES = 64
-"""Proposed blocks of this and the next height: 4 MB; more rounds than a sick network needs."""
+CANDIDATES_PER_SENDER = 8
+"""Proposed blocks kept of one validator: it proposes once in n rounds, so for 8 n rounds."""
+BUILD_RETRY_MS = 50
+"""When no waiting batch may stand in a block yet: clocks differ by less than this."""
+FETCH_RETRY_MS = 500
+"""How often a node asks again for batches of a block that was decided without it."""
 REQUESTED_BATCHES = 256
 """As many as one block can refer to."""
 REQUEST_TIMEOUT_MS = 3_000

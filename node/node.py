@@ -271,7 +271,7 @@ class RunningNode:
             now = max(self._clock.now_ms(), self._executor.state_tip.time)
             if expired := self._mempool.expire(now):
                 self.metrics.refused.labels(Reason.EXPIRED.value).inc(expired)
-            self._pool.expire(self._executor.state_tip.time)
+            self._pool.expire(self._executor.state_tip.time, self._candidates.ordered)
             self.metrics.pool.set(len(self._mempool))
 
     # ---- Links: what the driver needs of the network ----

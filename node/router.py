@@ -34,12 +34,11 @@ _log = structlog.get_logger("router")
 
 @dataclass(frozen=True, slots=True)
 class _Arrived:
-    """A batch of a peer that waits for verification; a needed one was asked for."""
+    """A batch of a peer that waits for verification."""
 
     peer: Address
     digest: BatchDigest
     payload: bytes
-    is_needed: bool
 
 
 class Router:
@@ -123,12 +122,12 @@ class Router:
             case FrameKind.STATUS:
                 self._on_status(peer, wire.STATUS.decode(payload))
             case FrameKind.BATCH:
-                await self._enqueue(peer.address, payload, needed=False)
+                await self._enqueue(peer.address, payload)
             case FrameKind.BATCH_REQUEST:
                 self._on_batch_request(peer, wire.BATCH_REQUEST.decode(payload))
             case FrameKind.BATCH_RESPONSE:
                 for batch in wire.BATCH_RESPONSE.decode(payload).batches:
-                    await self._enqueue(peer.address, batch, needed=True)
+                    await self._enqueue(peer.address, batch)
             case FrameKind.BLOCK_REQUEST:
                 response = serve(self._writer.blocks, wire.BLOCK_REQUEST.decode(payload))
                 peer.send(FrameKind.BLOCK_RESPONSE, encode(response))
@@ -206,7 +205,7 @@ class Router:
         if found:
             peer.send(FrameKind.BATCH_RESPONSE, encode(wire.BatchResponse(tuple(found))))
 
-    async def _enqueue(self, peer: Address, payload: bytes, *, needed: bool) -> None:
+    async def _enqueue(self, peer: Address, payload: bytes) -> None:
         """Queue a batch for verification; a full queue stops reading from this link."""
         while self._queued_bytes > limits.VERIFY_QUEUE_BYTES:
             self._room = trio.Event()
@@ -215,7 +214,7 @@ class Router:
         if digest in self._pool or digest in self._pool.arriving:
             return
         self._pool.arriving[digest] = None
-        self._queue.append(_Arrived(peer, digest, payload, needed))
+        self._queue.append(_Arrived(peer, digest, payload))
         self._queued_bytes += len(payload)
         self._work.set()
 
@@ -243,5 +242,7 @@ class Router:
             return
         finally:
             self._pool.arriving.pop(arrived.digest, None)
-        if self._pool.add(batch, self._clock.now_ms(), needed=arrived.is_needed):
+        # A batch that a proposal orders is kept even when the pool is full.
+        needed = self._candidates.is_awaited(batch.digest)
+        if self._pool.add(batch, self._clock.now_ms(), needed=needed):
             self._driver.post(BatchArrived())

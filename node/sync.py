@@ -22,6 +22,8 @@ from p2p.frames import FrameKind
 _GRACE_S = 0.3
 # Fruitless requests in a row before a peer's claim is dropped.
 _PATIENCE = 3
+# How long such a peer's claims are not heard.
+_DISTRUST_S = 60.0
 
 
 @dataclass(slots=True)
@@ -56,6 +58,7 @@ class BlockSync:
         self._deliver = deliver
         self._tips: dict[Address, int] = {}
         self._failures: dict[Address, int] = {}
+        self._ignored_until: dict[Address, float] = {}
         self._open: _Open | None = None
         self._ahead = trio.Event()
 
@@ -75,6 +78,8 @@ class BlockSync:
 
     def note(self, peer: Address, tip: int) -> None:
         """A peer claims to have executed `tip`."""
+        if trio.current_time() < self._ignored_until.get(peer, 0.0):
+            return
         self._tips[peer] = tip
         if tip > self._height():
             self._ahead.set()
@@ -114,7 +119,8 @@ class BlockSync:
         failures = self._failures.get(peer, 0) + 1
         self._failures[peer] = failures
         if failures >= _PATIENCE:
-            # Its claim leads nowhere; it counts again when the peer repeats it.
+            # Its claim leads nowhere: a liar must not keep this node from serving its clients.
+            self._ignored_until[peer] = trio.current_time() + _DISTRUST_S
             self.forget(peer)
         await trio.sleep(_GRACE_S)
 
