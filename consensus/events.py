@@ -1,9 +1,10 @@
 """The whole interface of the consensus core: what goes in, what comes out.
 
 `Core.step(Input) -> list[Effect]`. The shell performs effects strictly in list order and answers
-them by later inputs. It writes every input but `StartHeight` and `PeerStatus` to its log before
-applying it, and hands its own signed messages back ahead of any other waiting input, so that a
-replay of the log is the same sequence of steps. Nothing here computes.
+them by later inputs. It writes every input to its log before applying it; only `StartHeight`,
+`PeerStatus` and STATUS timers need no entry, for they decide nothing. It hands its own signed
+messages back ahead of any other waiting input, so that replaying the log repeats the same steps.
+Nothing here computes.
 Source: architecture section 5; research consensus-reliability section 1.5.
 """
 

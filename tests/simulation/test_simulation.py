@@ -186,6 +186,17 @@ def test_a_re_proposal_that_is_prevoted_without_its_quorum_is_found(monkeypatch)
     assert "on a missing quorum" in first_violation()
 
 
+def test_conflicting_votes_that_never_count_are_found(monkeypatch):
+    """One equivocator then keeps a locked node and the others apart; see `vote_book.py`."""
+
+    def ignore(_tally, _vote, _signed, _first, *, is_proposed):
+        return vote_book.Added()
+
+    monkeypatch.setattr(vote_book.Tally, "_add_conflicting", ignore)
+
+    assert "found no decision" in first_violation()
+
+
 def test_timeouts_that_do_not_grow_are_found(monkeypatch):
     monkeypatch.setattr("consensus.timeouts.Timeouts.after_ms", lambda _self, _kind, _round: 60)
 
