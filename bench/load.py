@@ -12,8 +12,8 @@ import trio
 
 from bench.calibration import Calibration
 
-PER_REQUEST = 50
-"""Transactions of one `send_transactions` call; at 2,500 a second a call leaves every 20 ms."""
+PER_REQUEST = 100
+"""Transactions of one `send_transactions` call; at 4,500 a second a call leaves every 22 ms."""
 DRAIN_S = 20.0
 """How long after the last call a transaction may still commit before it counts as lost."""
 

@@ -31,7 +31,7 @@ from ledger.genesis import Genesis, Module
 from ledger.ids import Address, TransactionId
 from ledger.receipts import Receipt, Status
 from ledger.replay import ReplayWindow
-from ledger.state import Overlay
+from ledger.state import Overlay, StateReader
 from ledger.store.results import Locator
 from ledger.transaction import Call, Chain, Transaction, TransactionBody, operation_ids
 
@@ -109,9 +109,9 @@ class Engine:
         """Whether transactions may name this namespace."""
         return (module, level) in self._namespaces
 
-    def account(self, overlay: Overlay, account: bytes) -> Account | None:
+    def account(self, state: Overlay | StateReader, account: bytes) -> Account | None:
         """An account of the allow-list as of this state."""
-        data = overlay.get(self._accounts_prefix + account)
+        data = state.get(self._accounts_prefix + account)
         if data is None:
             return None
         found = self._decoded.get(data)

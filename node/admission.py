@@ -13,7 +13,6 @@ from ledger import limits as protocol
 from ledger.batch import Batch, digest_of_wire, parse_batch
 from ledger.errors import Reason, Rejected
 from ledger.ids import Address, BatchDigest, Hash, TransactionId
-from ledger.state import Overlay
 from ledger.transaction import Transaction, parse_transaction, verify_signatures
 from ledger.validators import ValidatorSet
 from node import limits
@@ -83,9 +82,7 @@ class Admission:
 
     def _check_account(self, transaction: Transaction) -> None:
         body = transaction.body
-        account = self._executor.engine.account(
-            Overlay(self._executor.state), Address(body.account)
-        )
+        account = self._executor.engine.account(self._executor.state, body.account)
         if account is None:
             raise Rejected(Reason.UNKNOWN_ACCOUNT, account=body.account.hex())
         if account.script != (body.signer or body.account):

@@ -14,8 +14,8 @@ VERIFY_QUEUE_BYTES = 32 * MIB
 """Batches of peers waiting for verification; beyond it their links are read no further."""
 BATCH_DELAY_MS = 10
 """How long the first transaction after a pause waits for company."""
-BATCH_INTERVAL_MS = 80
-"""Under load a batch is made this often: below the block interval, so nobody waits a block more."""
+BATCH_INTERVAL_MS = 100
+"""Under load a batch is made this often: as often as a block is due."""
 BATCH_TARGET_TRANSACTIONS = 250
 """A batch is cut early at this size: 250 signatures are about 10 ms of CPU for a receiver."""
 BATCH_TARGET_BYTES = 512 * KIB

@@ -1,0 +1,329 @@
+"""Whole nodes on a fake network: what a router, a driver and a log must survive together."""
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from consensus.messages import Proposal, Vote
+from ledger.block import block_hash
+from ledger.codec import encode
+from ledger.errors import PeerProtocolError
+from ledger.ids import Height, Round, ValidatorIndex
+from node import limits, wal, wire
+from node.wal import LoggedProposal, LoggedVote, WriteAheadLog
+from p2p.frames import FrameKind
+
+from ..ledger.worlds import SUITE
+from .chains import (
+    CHAIN,
+    TIME,
+    LocalChain,
+    facts,
+    make_batch,
+    make_transaction,
+    register,
+    secret_of,
+)
+from .memory_network import NAMES, MemoryNode, MemoryPeer, running, until
+
+
+def play(main, *arguments):
+    trio.run(main, *arguments, clock=MockClock(autojump_threshold=0))
+
+
+def transactions(first, count):
+    return [make_transaction(register(n), n, is_signed=True) for n in range(first, first + count)]
+
+
+def make_nodes(tmp_path, count=4):
+    return [MemoryNode(n, LocalChain(), tmp_path / f"{n}.wal") for n in range(count)]
+
+
+def quiet_peer(address):
+    return MemoryPeer(address, lambda _kind, _payload: None)
+
+
+def signed_by(validator, message):
+    return SUITE.sign(secret_of(validator), wire.digest_of(message, CHAIN))
+
+
+def proposal_of(block, height, round_number=0, sender=None):
+    """A proposal frame by the proposer of the round."""
+    proposer = ValidatorIndex((height + round_number) % 4 if sender is None else sender)
+    value = block_hash(block.header, SUITE)
+    message = Proposal(Height(height), Round(round_number), value, -1, proposer)
+    return encode(wire.proposal_message(message, signed_by(proposer, message), encode(block)))
+
+
+def test_four_nodes_decide_the_same_blocks(tmp_path):
+    async def main():
+        nodes = make_nodes(tmp_path)
+        async with running(*nodes):
+            for number, node in enumerate(nodes):
+                node.admit(transactions(10 * number + 1, 5))
+            await until(lambda: all(node.disk.tip.operations == 20 for node in nodes))
+            await until(lambda: len({node.height for node in nodes}) == 1)
+            await trio.sleep(1)
+        assert len({encode(node.disk.tip) for node in nodes}) == 1
+        assert facts(nodes[0].disk) == facts(nodes[3].disk)
+        assert [node.banned for node in nodes] == [[], [], [], []]
+
+    play(main)
+
+
+def test_an_idle_network_is_silent_but_for_its_heartbeat(tmp_path):
+    async def main():
+        nodes = make_nodes(tmp_path)
+        async with running(*nodes):
+            nodes[0].admit(transactions(1, 1))
+            await trio.sleep(5)
+            height = nodes[0].height
+            sent = len(nodes[0].sent)
+            await trio.sleep(50)
+            assert (nodes[0].height, len(nodes[0].sent)) == (height, sent)
+            await trio.sleep(20)
+            assert nodes[0].height == height + 1
+
+    play(main)
+
+
+def test_a_node_that_was_away_catches_up(tmp_path):
+    async def main():
+        nodes = make_nodes(tmp_path)
+        async with running(*nodes[:3]):
+            for number in range(5):
+                nodes[0].admit(transactions(10 * number + 1, 3))
+                await trio.sleep(2)
+        again = [MemoryNode(n, nodes[n].disk, tmp_path / f"{n}.wal") for n in range(4)]
+        async with running(*again):
+            await until(lambda: again[3].disk.tip.operations == 15)
+            again[3].admit(transactions(90, 3))
+            await until(lambda: all(node.disk.tip.operations == 18 for node in again))
+        assert again[3].banned == []
+
+    play(main)
+
+
+def test_a_batch_that_is_ordered_while_it_is_verified_is_not_kept(tmp_path):
+    """Otherwise every block this node proposes is refused until the batch expires."""
+
+    async def main():
+        node = MemoryNode(0, LocalChain(), tmp_path / "0.wal")
+        batch = make_batch(transactions(1, 2 * limits.SLICE_SIGNATURES), author=1)
+        verify = node.admission.verify_batch
+
+        async def slowly(payload, validators):
+            found = await verify(payload, validators)
+            block, certificate = node.disk.next_block(batch)
+            places = [node.disk.bodies.append(batch.wire)]
+            await node.writer.append(block, certificate, [batch], places, lambda _height: None)
+            return found
+
+        node.admission.verify_batch = slowly
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.router.verify_batches)
+            await node.router.on_frames(quiet_peer(NAMES[1]), [(FrameKind.BATCH, batch.wire)])
+            await until(lambda: node.height == 1)
+            await trio.sleep(0.1)
+            nursery.cancel_scope.cancel()
+        assert len(node.pool) == 0
+        node.log.close()
+
+    play(main)
+
+
+def test_many_missing_batches_are_answered_within_the_limit_of_a_frame(tmp_path):
+    async def main():
+        node = MemoryNode(0, LocalChain(), tmp_path / "0.wal")
+        large = [
+            make_batch(
+                [
+                    make_transaction(
+                        tuple(register(1_000 * n + k) for k in range(1_200)), 1_000 * n
+                    )
+                ],
+                sequence=n,
+            )
+            for n in range(1, 5)
+        ]
+        for batch in large:
+            node.pool.add(batch, TIME)
+        assert sum(len(batch.wire) for batch in large) > 1_200_000
+        received = []
+        peer = MemoryPeer(NAMES[1], lambda kind, payload: received.append((kind, payload)))
+        request = wire.BatchRequest(tuple(batch.digest for batch in large))
+        await node.router.on_frames(peer, [(FrameKind.BATCH_REQUEST, encode(request))])
+        found = [
+            body
+            for kind, payload in received
+            if kind is FrameKind.BATCH_RESPONSE
+            for body in wire.BATCH_RESPONSE.decode(payload).batches
+        ]
+        assert found
+        assert set(found) <= {batch.wire for batch in large}
+        node.log.close()
+
+    play(main)
+
+
+def test_a_late_proposal_of_a_height_that_was_just_decided_is_harmless(tmp_path):
+    """It waits in the inbox while its height is executed; its block is forgotten meanwhile."""
+
+    async def main():
+        node = MemoryNode(0, LocalChain(), tmp_path / "0.wal")
+        block, certificate = node.disk.next_block(make_batch(transactions(1, 1)))
+        late, _ = node.disk.next_block(time=TIME + 90_000)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            response = wire.BlockResponse(
+                1, (wire.SyncedBlock(encode(block), certificate, batches_of(node, block)),)
+            )
+            peer = quiet_peer(NAMES[1])
+            node.peers[NAMES[1]] = peer
+            node.sync.note(NAMES[1], 1)
+            await trio.sleep(0.5)  # The request is out.
+            async with trio.open_nursery() as both:
+                both.start_soon(
+                    node.router.on_frames, peer, [(FrameKind.BLOCK_RESPONSE, encode(response))]
+                )
+                await trio.lowlevel.checkpoint()
+                frames = [(FrameKind.PROPOSAL, proposal_of(late, 1, round_number=2))]
+                both.start_soon(node.router.on_frames, peer, frames)
+            await trio.sleep(1)
+            assert node.height == 1
+            nursery.cancel_scope.cancel()
+
+    def batches_of(node, block):
+        return (make_batch(transactions(1, 1)).wire,) if block.batches else ()
+
+    play(main)
+
+
+def test_a_validator_that_proposes_without_end_does_not_stop_a_node(tmp_path):
+    async def main():
+        node = MemoryNode(0, LocalChain(), tmp_path / "0.wal")
+        blocks = [
+            node.disk.next_block(time=TIME + 60_000 + extra)[0]
+            for extra in range(limits.CANDIDATES + 8)
+        ]
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            for number, block in enumerate(blocks):
+                payload = proposal_of(block, 1, round_number=4 * number)
+                await node.router.on_frames(quiet_peer(NAMES[1]), [(FrameKind.PROPOSAL, payload)])
+                await trio.sleep(0.01)
+            assert node.height == 0
+            nursery.cancel_scope.cancel()
+
+    play(main)
+
+
+def test_a_proposal_whose_block_is_another_is_refused(tmp_path):
+    async def main():
+        node = MemoryNode(0, LocalChain(), tmp_path / "0.wal")
+        block, _ = node.disk.next_block(time=TIME + 60_000)
+        other, _ = node.disk.next_block(time=TIME + 60_001)
+        record = wire.PROPOSAL.decode(proposal_of(block, 1))
+        swapped = (*(getattr(record, name) for name in record.__struct_fields__[:-1]), encode(other))
+        with pytest.raises(PeerProtocolError):
+            await node.router.on_frames(
+                quiet_peer(NAMES[1]), [(FrameKind.PROPOSAL, encode(swapped))]
+            )
+        node.log.close()
+
+    play(main)
+
+
+@pytest.mark.parametrize("kind", list(FrameKind))
+@pytest.mark.parametrize("payload", [b"", b"\xc0", b"\x90", b"\xff" * 40, b"\x97" + b"\x00" * 7])
+def test_garbage_ends_the_link_and_not_the_node(tmp_path, kind, payload):
+    async def main():
+        node = MemoryNode(0, LocalChain(), tmp_path / "0.wal")
+        with pytest.raises(PeerProtocolError):
+            await node.router.on_frames(quiet_peer(NAMES[1]), [(kind, payload)])
+        node.log.close()
+
+    play(main)
+
+
+def test_a_vote_with_the_signature_of_another_validator_is_refused(tmp_path):
+    async def main():
+        node = MemoryNode(0, LocalChain(), tmp_path / "0.wal")
+        vote = Vote(1, Height(1), Round(0), None, -1, ValidatorIndex(2))
+        payload = encode(wire.vote_message(vote, signed_by(1, vote)))
+        with pytest.raises(PeerProtocolError):
+            await node.router.on_frames(quiet_peer(NAMES[1]), [(FrameKind.VOTE, payload)])
+        node.log.close()
+
+    play(main)
+
+
+def own_messages(entries):
+    """(height, round, kind) -> what was signed, of all own messages in a log."""
+    found = {}
+    for entry in entries:
+        if isinstance(entry, LoggedVote) and entry.own:
+            vote = wire.VOTE.decode(entry.message)
+            found.setdefault((vote.height, vote.round, vote.kind), set()).add(entry.message)
+        elif isinstance(entry, LoggedProposal) and entry.own:
+            proposal = wire.PROPOSAL.decode(entry.message)
+            found.setdefault((proposal.height, proposal.round, 0), set()).add(entry.message)
+    return found
+
+
+def everything(path):
+    """All own messages ever logged, beyond ended heights too."""
+    return own_messages(entry for _, entry in wal._entries(path.read_bytes()))
+
+
+def test_a_node_restarted_at_any_record_of_its_log_never_signs_twice(tmp_path):
+    """Its stores may be ahead of its log or not: both are what a crash leaves."""
+    path = tmp_path / "2.wal"
+    disks = [LocalChain() for _ in range(4)]
+
+    async def first_life():
+        nodes = [MemoryNode(n, disks[n], tmp_path / f"{n}.wal") for n in range(4)]
+        async with running(*nodes):
+            for number in range(3):
+                nodes[number].admit(transactions(10 * number + 1, 3))
+                await trio.sleep(0.3)
+
+    play(first_life)
+    data = path.read_bytes()
+    boundaries = [0]
+    while boundaries[-1] < len(data):
+        length = int.from_bytes(data[boundaries[-1] : boundaries[-1] + 4], "big")
+        boundaries.append(boundaries[-1] + 8 + length)
+    assert len(boundaries) > 20
+
+    async def second_life(length, known, copies):
+        node = MemoryNode(2, copies[2], path)
+        others = [
+            MemoryNode(n, copies[n], tmp_path / f"{n}.{length}.wal") for n in (0, 1, 3)
+        ]
+        below = node.height
+        async with running(node, *others):
+            node.admit(transactions(500, 2))
+            await until(lambda: node.height > below)
+        after = everything(path)
+        assert [slot for slot, messages in after.items() if len(messages) > 1] == []
+        assert {slot: after[slot] for slot in known} == known
+
+    for length in boundaries[1:]:
+        path.write_bytes(data[:length])
+        log = WriteAheadLog(path)
+        log.close()
+        below = 0 if log.recovered.ended is None else log.recovered.ended.height
+        copies = [copy_up_to(disk, below) for disk in disks]
+        play(second_life, length, own_messages(log.recovered.entries), copies)
+
+
+def copy_up_to(disk, height):
+    """A disk that holds the same chain up to a height."""
+    copy = LocalChain()
+    for number in range(1, height + 1):
+        stored = disk.writer.read_block(number)
+        places = [copy.bodies.append(batch.wire) for batch in stored.batches]
+        content = (stored.block, stored.certificate, stored.batches, places)
+        trio.run(copy.writer.append, *content, lambda _height: None)
+    return copy
