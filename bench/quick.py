@@ -60,8 +60,8 @@ class Load:
     seconds: int
 
 
-FULL = (Load(1, 4_500, 15), Load(16, 4_000, 30))
-GUARD = (Load(1, 1_500, 6),)
+FULL = (Load(1, 5_000, 15), Load(16, 5_000, 30))
+GUARD = (Load(1, 4_500, 6),)
 
 
 @dataclass(frozen=True, slots=True)

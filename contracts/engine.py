@@ -9,6 +9,8 @@ Source: architecture sections 2 and 3.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from contracts import accounts, data_index
 from contracts.interface import (
     ACCOUNT,
@@ -55,8 +57,7 @@ class Outcome:
     operations: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(msgspec.Struct, frozen=True, gc=False):
     """Where a transaction stands: the batch in its block, the transaction in that."""
 
     batch: int

@@ -157,7 +157,7 @@ def parse_transaction(wire: bytes, chain: Chain) -> Transaction:
         signatures=signed.signatures,
         operations=operations,
         id=TransactionId(digest(TRANSACTION_TAG + signed.body)),
-        leaf=Hash(digest(LEAF_TAG + wire)),
+        leaf=digest(LEAF_TAG + wire),
     )
 
 

@@ -21,7 +21,7 @@ from ledger.validators import ValidatorSet
 from ledger.votes import CERTIFICATE, Certificate, verify_certificate
 from node.executor import DecidedBlock, Executor
 from node.stages import Stage, StageClock
-from node.wal import EndedHeight, WriteAheadLog
+from node.wal import WriteAheadLog
 
 
 class ChainWriter:
@@ -59,9 +59,12 @@ class ChainWriter:
         """The demotion list that rules the next height."""
         return self._demotions
 
-    async def recover(self, log: WriteAheadLog | None) -> None:
+    async def recover(
+        self, log: WriteAheadLog | None, end_height: Callable[[int], None]
+    ) -> None:
         """Execute what was decided but not executed; say what the log must know.
 
+        `end_height` records a durable block in the log, where the crash came before its record.
         Raises: InvariantError when a store lost what another still knows.
         """
         state = self.executor.state_tip.height
@@ -72,13 +75,15 @@ class ChainWriter:
         for height in range(state + 1, stored + 1):
             await self.executor.execute(self.read_block(height))
         self._load_demotions()
-        if log is not None and log.recovered.ended is not None:
-            ended = log.recovered.ended
-            if ended.height > stored:
-                raise InvariantError(f"the log ended {ended.height} but blocks end at {stored}")
-            if ended.height < stored:
-                log.end_height(EndedHeight(stored, ended.own_sequence, ended.own_previous))
-                log.recovered.entries.clear()
+        if log is None:
+            return
+        recovered = log.recovered
+        ended = 0 if recovered.ended is None else recovered.ended.height
+        if ended > stored:
+            raise InvariantError(f"the log ended {ended} but blocks end at {stored}")
+        if ended < stored and (recovered.ended is not None or recovered.entries):
+            end_height(stored)
+            recovered.entries.clear()
 
     def _load_demotions(self) -> None:
         stored = self.blocks.block(self.blocks.height)
@@ -94,19 +99,25 @@ class ChainWriter:
     def read_block(self, height: int) -> DecidedBlock:
         """A stored block with its parsed batches.
 
-        Raises: InvariantError when it is not there.
+        Raises: InvariantError when it is not there, or when a body is not the one it orders.
         """
         stored = self.blocks.block(height)
         if stored is None:
             raise InvariantError(f"block {height} is missing from the store")
         block = BLOCK.decode(stored.block)
         wires = self.blocks.batches(block.batches)
+        try:
+            batches = tuple(parse_batch(wire, self.chain) for wire in wires)
+        except Rejected as refusal:
+            raise InvariantError(f"a body of block {height} is damaged: {refusal}") from refusal
+        if tuple(batch.digest for batch in batches) != block.batches:
+            raise InvariantError(f"a body of block {height} is damaged: another batch")
         return DecidedBlock(
             block=block,
             header=HEADER.decode(block.header),
             block_hash=block_hash(block.header, self.chain.suite),
             certificate=stored.certificate,
-            batches=tuple(parse_batch(wire, self.chain) for wire in wires),
+            batches=batches,
         )
 
     def next_block(self, proposer: ValidatorIndex, time: int, batches: Sequence[Batch]) -> Block:

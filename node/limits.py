@@ -52,8 +52,8 @@ LOG_ROTATE_BYTES = 64 * MIB
 """The write-ahead log starts anew at the end of a height once it is this large."""
 LOG_BUFFER_BYTES = 256 * KIB
 """A node that only follows never syncs the log; this bounds what it holds back."""
-LOG_RECORD_BYTES = 2 * MIB
-"""The largest record is one batch."""
+LOG_RECORD_BYTES = 128 * KIB
+"""The largest record is a proposal with its block, 64 KiB and its signature."""
 RECENT_BLOCKS = 8
 """Decoded blocks kept for readers: proofs and receipts mostly ask for the newest."""
 QUARANTINE_HEIGHTS = 2

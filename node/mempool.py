@@ -6,8 +6,10 @@ batch maker in order of arrival. Bounded by count, bytes and sender; a full pool
 
 from collections import deque
 
+from ledger.batch import namespace_order
 from ledger.errors import Reason, Rejected
 from ledger.ids import TransactionId
+from ledger.limits import BATCH_NAMESPACES
 from ledger.transaction import Transaction
 from node import limits
 
@@ -57,16 +59,24 @@ class Mempool:
         self._waiting.append(transaction)
 
     def take(self, *, count: int, size: int) -> list[Transaction]:
-        """The oldest waiting transactions, at most `count` of them and about `size` bytes."""
+        """The oldest waiting transactions: at most `count`, about `size` bytes, one batch's worth.
+
+        Those that another node's batch brought on chain meanwhile are passed over.
+        """
         taken: list[Transaction] = []
+        namespaces: dict[tuple[str, int], None] = {}
         room = size
         while self._waiting and len(taken) < count:
-            length = len(self._waiting[0].wire)
-            if taken and length > room:
-                break
-            room -= length
+            transaction = self._waiting[0]
+            length = len(transaction.wire)
+            if transaction.id in self._known:
+                namespaces[namespace_order(transaction)] = None
+                if taken and (length > room or len(namespaces) > BATCH_NAMESPACES):
+                    break
+                room -= length
+                taken.append(transaction)
             self.waiting_bytes -= length
-            taken.append(self._waiting.popleft())
+            self._waiting.popleft()
         return taken
 
     def remove(self, transaction_id: TransactionId) -> None:

@@ -58,7 +58,7 @@ from node.router import Router
 from node.service import Committed, ConsensusView, FoundBlock, FoundTransaction, Info, PeerView
 from node.stages import StageClock
 from node.sync import BlockSync
-from node.wal import LogDamagedError, LoggedBatch, WriteAheadLog, set_aside
+from node.wal import EndedHeight, LogDamagedError, LoggedBatch, WriteAheadLog, set_aside
 from p2p.frames import FrameKind
 from p2p.hello import HelloIdentity
 from p2p.network import Network, NetworkConfig, PeerAddress, Surroundings
@@ -245,7 +245,7 @@ class RunningNode:
         Raises: UnavailableError when a port is taken; InvariantError when a promise is broken.
         """
         try:
-            await self._writer.recover(self._log_file)
+            await self._writer.recover(self._log_file, self._end_height)
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._network.run)
                 nursery.start_soon(self._driver.run)
@@ -257,6 +257,10 @@ class RunningNode:
                 task_status.started()
         finally:
             self._close()
+
+    def _end_height(self, height: int) -> None:
+        author = self._maker.state
+        self._log_file.end_height(EndedHeight(height, author.sequence, author.previous))
 
     def _close(self) -> None:
         self._log_file.close()
