@@ -89,6 +89,11 @@ class HttpLink:
             await self._stream.send_all(head.encode() + body)
             return await self._reply(self._stream)
 
+    async def aclose(self) -> None:
+        """Close the connection."""
+        if self._stream is not None:
+            await trio.aclose_forcefully(self._stream)
+
     async def _reply(self, stream: trio.SocketStream) -> bytes:
         data = b""
         while (end := data.find(b"\r\n\r\n")) < 0:
@@ -124,14 +129,13 @@ async def run_load(
     outcome = Outcome()
     entries: dict[str, int] = {}
     async with trio.open_nursery() as nursery:
-        height = (await _height(HttpLink(ports[0]), 0)) + 1
+        observers = [HttpLink(ports[-1]), HttpLink(ports[0])]
+        height = (await _height(observers[0], 0)) + 1
         outcome.started = trio.current_time() + 0.2
-        for observer, watched in ((len(ports) - 1, range(len(ports) - 1)), (0, [len(ports) - 1])):
-            nursery.start_soon(
-                _observe, HttpLink(ports[observer]), height, outcome, entries, frozenset(watched)
-            )
+        for link, watched in zip(observers, (range(len(ports) - 1), [len(ports) - 1]), strict=True):
+            nursery.start_soon(_observe, link, height, outcome, entries, frozenset(watched))
+        links = [[HttpLink(port) for _ in range(4)] for port in ports]
         async with trio.open_nursery() as senders:
-            links = [[HttpLink(port) for _ in range(4)] for port in ports]
             for number, call in enumerate(calls):
                 due = outcome.started + (number + 1) * PER_REQUEST / rate
                 await trio.sleep_until(due)
@@ -146,6 +150,8 @@ async def run_load(
         with trio.move_on_after(DRAIN_S):
             await outcome.wait_for(len(wires))
         nursery.cancel_scope.cancel()
+    for link in [*observers, *(link for row in links for link in row)]:
+        await link.aclose()
     return outcome
 
 
