@@ -18,11 +18,12 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.demo_folder import free_base_port, replace_folder, write_records
+from genesis.networks import development_network
 from genesis.private_files import read_public, write_public
 from ledger.errors import KanglianError, Rejected
 from node import messages
 from node.clock import SystemClock
-from node.devnet import STATE_FILE, DevnetState, NodeState
+from node.devnet import STATE_FILE, DevelopmentKeys, DevnetState, NodeState
 from node.keystore import PassphraseSource, load_key
 from node.messages import say
 from rpc import console
@@ -40,6 +41,7 @@ RECORDS = 450
 AGREEMENT_TIMEOUT_S = 30.0
 """A node that was away for seconds needs less than one to catch up."""
 POLL_S = 0.05
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells count."""
 
@@ -90,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("10 records are the least that shows anything")
     messages.language.set(messages.language_of([], os.environ))
     # A closed terminal or a supervisor must stop the nodes as Ctrl-C does.
-    for number in (signal.SIGHUP, signal.SIGTERM):
+    for number in INTERRUPTS:
         signal.signal(number, signal.default_int_handler)
     try:
         run(Path(DIRECTORY), options.records)
@@ -141,19 +143,43 @@ def run(directory: Path, count: int) -> None:
 @contextmanager
 def _running(network: Network, base_port: int) -> Generator[DevnetState]:
     """Four linked nodes, stopped at the end whatever happens."""
+    processes, now_ms = network.processes, SystemClock().now_ms()
     try:
+        processes.adopt(
+            development_network(network.directory, DevelopmentKeys(), now_ms, NODES, base_port)
+        )
+        with _uninterrupted():
+            processes.start()
         state = network.raise_up(NODES, base_port)
         links = [NODES - 1] * NODES
         _await(lambda: [look and look["peers"] for _, look in network.looks()] == links, "links")
         yield state
     finally:
-        # A second Ctrl-C would leave nodes behind; stopping ends within seconds by itself.
-        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        handlers = [signal.signal(number, signal.SIG_IGN) for number in signals]
         if (network.directory / STATE_FILE).exists():
-            network.processes.stop()
-        for number, handler in zip(signals, handlers, strict=True):
+            with _uninterrupted():
+                processes.stop()
+
+
+@contextmanager
+def _uninterrupted() -> Generator[None]:
+    """Put an interrupt off to the end of a short step.
+
+    Between the start of a process and the note of its pid, and while nodes are being stopped, it
+    would leave processes behind that nobody knows of.
+    """
+    arrived: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        arrived.append(number)
+
+    handlers = [signal.signal(number, note) for number in INTERRUPTS]
+    try:
+        yield
+    finally:
+        for number, handler in zip(INTERRUPTS, handlers, strict=True):
             signal.signal(number, handler)
+    if arrived:
+        raise KeyboardInterrupt
 
 
 def register(
@@ -259,6 +285,8 @@ def _bring_back(network: Network, client: Client, missed: Registrations, died_at
     _require(_node(network, VICTIM).pid is None, f"{VICTIM} stayed dead")
     _heading(say("demo_return", name=VICTIM))
     started = time.monotonic()
+    with _uninterrupted():
+        network.processes.start((VICTIM,))
     network.start_again(VICTIM)
     last = missed.done[-1]
 

@@ -54,6 +54,10 @@ class Outcome:
     located: list[tuple[TransactionId, Locator]] = field(
         default_factory=list[tuple[TransactionId, Locator]]
     )
+    expired: list[tuple[TransactionId, Locator]] = field(
+        default_factory=list[tuple[TransactionId, Locator]]
+    )
+    """Like `located`, but the window no longer tells whether the id was executed before."""
     operations: int = 0
 
 
@@ -152,7 +156,8 @@ class Engine:
         if status is not Status.DUPLICATE:
             succeeded = all(receipt.status == 0 for receipt in receipts)
             window.record(transaction.id, body.valid_until, succeeded=succeeded)
-            _locate(outcome, block.height, position, transaction, ids, len(encoded))
+            places = outcome.expired if status is Status.EXPIRED else outcome.located
+            _locate(places, block.height, position, transaction, ids, len(encoded))
         encoded += [encode(receipt) for receipt in receipts]
         outcome.operations += len(receipts)
 
@@ -271,7 +276,7 @@ def _settle(overlay: Overlay, receipt: Receipt) -> None:
 
 
 def _locate(
-    outcome: Outcome,
+    located: list[tuple[TransactionId, Locator]],
     height: int,
     position: Position,
     transaction: Transaction,
@@ -280,7 +285,6 @@ def _locate(
 ) -> None:
     """Note where each operation stands, and an envelope as a whole by its first operation."""
     batch, number = position.batch, position.transaction
-    located = outcome.located
     for index, operation_id in enumerate(ids):
         located.append((operation_id, Locator(height, batch, number, index, first_receipt + index)))
     if transaction.is_envelope:

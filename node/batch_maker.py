@@ -79,8 +79,11 @@ class BatchMaker:
             while self._mempool.waiting:
                 with self._stages.measure(Stage.DISSEMINATION):
                     self._made_at = trio.current_time()
-                    batch = self._make(log)
-                    self._publish(batch)
+                    taken = self._mempool.take(
+                        count=limits.BATCH_TARGET_TRANSACTIONS, size=limits.BATCH_TARGET_BYTES
+                    )
+                    if taken:
+                        self._publish(self._make(log, taken))
                 await trio.lowlevel.checkpoint()
                 if not self._is_full():
                     break
@@ -98,10 +101,7 @@ class BatchMaker:
             or self._mempool.waiting_bytes >= limits.BATCH_TARGET_BYTES
         )
 
-    def _make(self, log: WriteAheadLog) -> Batch:
-        taken = self._mempool.take(
-            count=limits.BATCH_TARGET_TRANSACTIONS, size=limits.BATCH_TARGET_BYTES
-        )
+    def _make(self, log: WriteAheadLog, taken: list[Transaction]) -> Batch:
         transactions = sorted(taken, key=namespace_order)
         batch = self._sealed(transactions)
         self._pool.add(batch, self._clock.now_ms(), needed=True)

@@ -59,9 +59,7 @@ class ChainWriter:
         """The demotion list that rules the next height."""
         return self._demotions
 
-    async def recover(
-        self, log: WriteAheadLog | None, end_height: Callable[[int], None]
-    ) -> None:
+    async def recover(self, log: WriteAheadLog | None, end_height: Callable[[int], None]) -> None:
         """Execute what was decided but not executed; say what the log must know.
 
         `end_height` records a durable block in the log, where the crash came before its record.

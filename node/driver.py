@@ -128,6 +128,7 @@ class ConsensusDriver:
         self._inbox: deque[Event] = deque()
         self._own: deque[Signed] = deque()
         self._answers: deque[Input] = deque()
+        self._early: list[Signed] = []
         self._wakeup = trio.Event()
         self._timers: Timers[Event] = Timers()
         self._decided: Decide | None = None
@@ -204,8 +205,27 @@ class ConsensusDriver:
             case Heartbeat(height):
                 if height == self.height:
                     self._feed(WorkAvailable(Height(height)))
+            case MessageReceived(signed):
+                self._receive(signed)
             case _:
                 self._feed(event)
+
+    def _receive(self, signed: Signed) -> None:
+        """A message of this height goes in; one of the next is kept for the log as well.
+
+        The core holds messages of the next height back, but the log of this height ends before
+        them: what the core will use must stand behind that end.
+        """
+        message = signed.message
+        if message.height < self.height or (
+            isinstance(message, Proposal) and self._parts.candidates.wire(message.value) is None
+        ):
+            return
+        if message.height == self.height:
+            self._feed(MessageReceived(signed))
+        elif len(self._early) < limits.EARLY_MESSAGES:
+            self._early.append(signed)
+            self._feed(MessageReceived(signed), is_logged=True)
 
     def _feed(self, event: Input, *, is_logged: bool = False) -> None:
         """Log an input, apply it, perform what follows."""
@@ -329,6 +349,10 @@ class ConsensusDriver:
     def _end_height(self, height: int) -> None:
         author = self._parts.maker.state
         self._log.end_height(EndedHeight(height, author.sequence, author.previous))
+        for signed in self._early:
+            if signed.message.height == height + 1:
+                journal.record(self._log, MessageReceived(signed), self._parts.candidates)
+        self._early.clear()
 
     def _start_height(self) -> None:
         writer = self._parts.writer
@@ -360,6 +384,7 @@ class ConsensusDriver:
             _log.warning("sync_refused", peer=answer.peer.hex(), reason=str(refusal))
             self._parts.links.ban(answer.peer, 60.0, f"sync: {refusal.reason}")
         if self.height > before:
+            self._decided = None
             self._start_height()
             self._offer_work()
         answer.applied.set()

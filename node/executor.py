@@ -124,6 +124,10 @@ class Executor:
                 await trio.lowlevel.checkpoint()
         with self._stages.measure(Stage.ROOTS):
             done = self._results(tip, block, overlay, outcome, count)
+            # An expired id may have been executed before: its first receipt holds.
+            outcome.located += [
+                item for item in outcome.expired if self.state.locate(item[0]) is None
+            ]
         with self._stages.measure(Stage.STORE):
             self.state.commit(done.tip, done.writes, done.receipts, outcome.located, done.history)
 

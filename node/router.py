@@ -121,13 +121,10 @@ class Router:
                 self._on_resent(wire.RESENT.decode(payload))
             case FrameKind.STATUS:
                 self._on_status(peer, wire.STATUS.decode(payload))
-            case FrameKind.BATCH:
+            case FrameKind.BATCH | FrameKind.BATCH_RESPONSE:
                 await self._enqueue(peer.address, payload)
             case FrameKind.BATCH_REQUEST:
                 self._on_batch_request(peer, wire.BATCH_REQUEST.decode(payload))
-            case FrameKind.BATCH_RESPONSE:
-                for batch in wire.BATCH_RESPONSE.decode(payload).batches:
-                    await self._enqueue(peer.address, batch)
             case FrameKind.BLOCK_REQUEST:
                 response = serve(self._writer.blocks, wire.BLOCK_REQUEST.decode(payload))
                 peer.send(FrameKind.BLOCK_RESPONSE, encode(response))
@@ -191,7 +188,6 @@ class Router:
             self._tell_status(peer)
 
     def _on_batch_request(self, peer: Peer, request: wire.BatchRequest) -> None:
-        found: list[bytes] = []
         size = 0
         for digest in request.digests:
             pending = self._pool.get(BatchDigest(digest))
@@ -199,11 +195,9 @@ class Router:
             if batch is None:
                 continue
             size += len(batch)
-            if found and size > limits.SYNC_BYTES:
+            if size > limits.SYNC_BYTES:
                 break
-            found.append(batch)
-        if found:
-            peer.send(FrameKind.BATCH_RESPONSE, encode(wire.BatchResponse(tuple(found))))
+            peer.send(FrameKind.BATCH_RESPONSE, batch)
 
     async def _enqueue(self, peer: Address, payload: bytes) -> None:
         """Queue a batch for verification; a full queue stops reading from this link."""
@@ -242,6 +236,8 @@ class Router:
             return
         finally:
             self._pool.arriving.pop(arrived.digest, None)
+        if self._writer.blocks.has_batch(batch.digest):
+            return  # a block ordered it meanwhile
         # A batch that a proposal orders is kept even when the pool is full.
         needed = self._candidates.is_awaited(batch.digest)
         if self._pool.add(batch, self._clock.now_ms(), needed=needed):

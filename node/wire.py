@@ -69,12 +69,6 @@ class BatchRequest(Record, frozen=True):
     digests: Annotated[tuple[Bytes32, ...], Meta(max_length=limits.BLOCK_BATCHES)]
 
 
-class BatchResponse(Record, frozen=True):
-    """Batches somebody asked for; unknown ones are left out."""
-
-    batches: Annotated[tuple[BatchBytes, ...], Meta(max_length=limits.BLOCK_BATCHES)]
-
-
 class BlockRequest(Record, frozen=True):
     """Ask for decided blocks from a height on."""
 
@@ -108,7 +102,6 @@ VOTE = Schema(VoteMessage, max_bytes=512)
 PROPOSAL = Schema(ProposalMessage, max_bytes=limits.BLOCK_RECORD_BYTES + 512)
 STATUS = Schema(StatusMessage, max_bytes=64)
 BATCH_REQUEST = Schema(BatchRequest, max_bytes=16 * limits.KIB)
-BATCH_RESPONSE = Schema(BatchResponse, max_bytes=9 * limits.MIB)
 BLOCK_REQUEST = Schema(BlockRequest, max_bytes=64)
 BLOCK_RESPONSE = Schema(BlockResponse, max_bytes=10 * limits.MIB)
 RESENT = Schema(Resent, max_bytes=1 * limits.MIB)

@@ -77,7 +77,10 @@ class BlockStore:
         if data is None:
             return None
         body = self.bodies.read(_PLACE.decode(data))
-        invariant(body is not None, f"the body of batch {digest.hex()} is cut off")
+        invariant(
+            body is not None,
+            f"the body of batch {digest.hex()} is cut off or rotten; rebuild from peers",
+        )
         return body
 
     def batches(self, digests: Sequence[bytes]) -> list[bytes]:

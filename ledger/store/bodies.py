@@ -2,12 +2,13 @@
 
 Bodies are most of what a node writes. They are appended when a batch is verified, synced before a
 vote that answers for them, and from then on only referred to by place: by the write-ahead log and
-by the block store. A body is checked against its digest whenever it is read, so a segment needs no
-checksums of its own; what stands behind the last sync may be torn and is then not found.
+by the block store. A place holds the checksum of its body: what is torn, cut off or rotten is never
+returned.
 Source: docs/decisions/0015-batch-bodies.md.
 """
 
 import os
+import zlib
 from pathlib import Path
 
 from ledger.errors import InvariantError, UnavailableError
@@ -67,7 +68,7 @@ class BodyFiles:
             raise UnavailableError(f"cannot write bodies in {self._folder}: {error}") from error
         if written != len(body):
             raise UnavailableError(f"short write in {self._folder}: is the disk full?")
-        place = Place(self._segment, self._offset, len(body))
+        place = Place(self._segment, self._offset, len(body), zlib.crc32(body))
         self._offset += len(body)
         return place
 
@@ -85,7 +86,7 @@ class BodyFiles:
         self._synced = self._offset
 
     def read(self, place: Place) -> bytes | None:
-        """The bytes at a place; None when the file ends before: the body was never synced.
+        """The bytes at a place; None when they are cut off or not those that were written.
 
         Raises: InvariantError when the segment is not there.
         """
@@ -97,7 +98,7 @@ class BodyFiles:
             except OSError as error:
                 raise InvariantError(f"the bodies of {path} are gone: {error}") from error
         body = os.pread(reader, place.length, place.offset)
-        return body if len(body) == place.length else None
+        return body if zlib.crc32(body) == place.checksum else None
 
     def close(self) -> None:
         """Close all files."""

@@ -1,5 +1,6 @@
 """The store ports in memory, for tests and simulation."""
 
+import zlib
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 
@@ -47,7 +48,7 @@ class MemoryBodies:
     def append(self, body: bytes, /) -> Place:
         """Keep a body."""
         self._bodies.append(body)
-        return Place(len(self._bodies) - 1, 0, len(body))
+        return Place(len(self._bodies) - 1, 0, len(body), zlib.crc32(body))
 
     def sync(self) -> None:
         """Nothing to do."""

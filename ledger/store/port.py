@@ -7,11 +7,12 @@ from ledger.codec import Record
 
 
 class Place(Record, frozen=True):
-    """Where a body lies: segment number, offset and length in bytes."""
+    """Where a body lies: segment number, offset and length in bytes; and its CRC-32."""
 
     segment: int
     offset: int
     length: int
+    checksum: int
 
 
 Write = tuple[bytes, bytes | None]
@@ -62,7 +63,7 @@ class Bodies(Protocol):
         ...
 
     def read(self, place: Place, /) -> bytes | None:
-        """The bytes at a place; None when they were cut off before they were synced."""
+        """The bytes at a place; None when they are cut off or not those that were written."""
         ...
 
     def close(self) -> None:

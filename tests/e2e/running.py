@@ -94,9 +94,12 @@ class RealNetwork:
 
     def start(self, *names: str) -> None:
         self.devnet.start(names)
-        self.devnet.wait_ready(names, self._answers, lambda _: None)
+        self.devnet.wait_ready(names, self._is_ours, lambda _: None)
 
-    def _answers(self, url: str) -> bool:
+    def answers(self, name: str) -> bool:
+        return self._is_ours(self.urls[name])
+
+    def _is_ours(self, url: str) -> bool:
         look = glance(url)
         return look is not None and look["genesis_hash"] == genesis_hash(self.genesis).hex()
 

@@ -111,7 +111,7 @@ def test_damage_at_any_byte_before_the_last_record_is_refused(path):
         assert path.read_bytes() == bytes(damaged), position
 
 
-@pytest.mark.parametrize("size", [1_000, 200_000, 300_000, 1_000_000, limits.LOG_RECORD_BYTES - 64])
+@pytest.mark.parametrize("size", [1_000, 66_000, limits.LOG_RECORD_BYTES - 64])
 def test_damage_in_a_record_of_any_size_is_refused(path, size):
     offsets = written(path, [ENDED, LoggedProposal(bytes(size), own=False), LoggedWork(7)])
     data = bytearray(path.read_bytes())
@@ -127,7 +127,9 @@ def test_a_damaged_log_is_set_aside_under_a_free_name(path):
     written(path)
     second = set_aside(path)
     assert [first.name, second.name] == ["consensus.damaged-1", "consensus.damaged-2"]
-    assert WriteAheadLog(path).is_new
+    log = WriteAheadLog(path)
+    log.close()
+    assert log.is_new
 
 
 def test_a_large_log_starts_anew_at_the_end_of_a_height(path, monkeypatch):

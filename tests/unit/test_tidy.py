@@ -270,6 +270,25 @@ def test_both_languages_of_the_readme_have_the_same_headings():
     assert english[0] == 1
 
 
+def test_every_file_that_a_text_names_exists():
+    """Code cites documents, documents name code; what tells of the past may name what is gone."""
+    roots = "|".join(sorted({source.path.partition("/")[0] for source in PYTHON}))
+    named = re.compile(rf"(?<![\w/.])(?:{roots})/[\w/-]+\.py\b")
+    cited = [
+        (source.path, found)
+        for source in ALL
+        for found in (
+            re.findall(r"\bdocs/[\w/-]+\.md\b", source.text)
+            + (named.findall(source.text) if source.path.endswith(".md") else [])
+        )
+        if not source.path.startswith(("CHANGELOG", "docs/decisions/"))
+    ]
+    assert len(cited) > 50
+    check(
+        f"{path}:1: {found} does not exist" for path, found in cited if not (ROOT / found).exists()
+    )
+
+
 def test_every_relative_link_of_a_document_leads_somewhere():
     links = (
         (source.path, target)

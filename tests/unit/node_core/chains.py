@@ -197,16 +197,16 @@ def certify(digest: bytes, height: int, round_number: int = 0, signers=(0, 1, 2,
 class LocalChain:
     """Blocks decided by hand, executed for real."""
 
-    def __init__(self) -> None:
+    def __init__(self, bodies: MemoryBodies | None = None) -> None:
         self.block_data = MemoryStore()
         self.state_data = MemoryStore()
-        self.bodies = MemoryBodies()
+        self.bodies = MemoryBodies() if bodies is None else bodies
         self.open()
 
     def restart(self) -> None:
         """Open everything anew on what is durable."""
         self.open()
-        trio.run(self.writer.recover, None)
+        trio.run(self.writer.recover, None, lambda _height: None)
 
     def open(self) -> None:
         """The same without recovery."""

@@ -24,12 +24,14 @@ from node.metrics import Metrics
 from node.router import Router
 from node.stages import StageClock
 from node.sync import BlockSync
-from node.wal import LoggedBatch, WriteAheadLog
+from node.wal import EndedHeight, LoggedBatch, WriteAheadLog
 from p2p.frames import FrameKind, FrameReader, encode_frame
 
 from ..ledger.worlds import SUITE
 from .chains import PARAMETERS, TIME, VALIDATORS, LocalChain, secret_of
 
+OPENED: list[WriteAheadLog] = []
+"""Logs of nodes that did not run to their end; the fixture closes them."""
 NAMES = tuple(Address(member.address) for member in VALIDATORS.members)
 
 
@@ -79,6 +81,7 @@ class MemoryNode:
         self.pool = BatchPool(disk.bodies)
         self.admission = Admission(disk.executor, self.mempool, self.clock, stages)
         self.log = WriteAheadLog(path)
+        OPENED.append(self.log)
         self.candidates = Candidates(self.writer, self.pool, PARAMETERS)
         self.maker = BatchMaker(
             address=self.address,
@@ -139,7 +142,7 @@ class MemoryNode:
 
     async def run(self, task_status=trio.TASK_STATUS_IGNORED) -> None:
         try:
-            await self.writer.recover(self.log)
+            await self.writer.recover(self.log, self._end_height)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.driver.run)
                 nursery.start_soon(self.sync.run)
@@ -154,6 +157,10 @@ class MemoryNode:
         for transaction in transactions:
             self.mempool.add(transaction)
         self.maker.notify()
+
+    def _end_height(self, height: int) -> None:
+        state = self.maker.state
+        self.log.end_height(EndedHeight(height, state.sequence, state.previous))
 
     def _publish(self, batch) -> None:
         self.broadcast(FrameKind.BATCH, batch.wire)

@@ -1,0 +1,226 @@
+"""The chain on disk: what recovery makes of every state a crash can leave, and what it refuses."""
+
+import pytest
+import trio
+
+from ledger.codec import encode
+from ledger.errors import InvariantError, Rejected
+from ledger.ids import BatchDigest
+from ledger.store.blocks import StoredBlock
+from ledger.store.memory import MemoryBodies
+from ledger.store.port import Place
+from node.synced import append_synced
+from node.wal import EndedHeight, LoggedBatch, LoggedWork, WriteAheadLog
+from node.wire import SyncedBlock
+
+from ..ledger.worlds import SUITE
+from .chains import (
+    TIME,
+    LocalChain,
+    certify,
+    facts,
+    make_batch,
+    make_transaction,
+    register,
+)
+from .memory_network import MemoryNode
+
+NOWHERE = Place(0, 0, 0)
+
+
+def batch(number):
+    return make_batch([make_transaction(register(number), number)], sequence=number)
+
+
+def store_only(chain, *batches):
+    """A block that is durable and not executed: the crash came between."""
+    block, certificate = chain.next_block(*batches)
+    places = [(one.digest, chain.bodies.append(one.wire)) for one in batches]
+    stored = StoredBlock(encode(block), certificate)
+    digest = chain.writer.verify_decision(block, certificate).block_hash
+    chain.blocks.append(chain.tip.height + 1, digest, stored, places)
+
+
+def chain_of(count):
+    chain = LocalChain()
+    for number in range(1, count + 1):
+        chain.decide(batch(number))
+    return chain
+
+
+def test_a_block_that_was_stored_is_executed_at_the_start():
+    cut, whole = chain_of(2), chain_of(3)
+    store_only(cut, batch(3))
+    assert cut.tip.height == 2
+    cut.restart()
+    assert facts(cut) == facts(whole)
+    cut.decide(batch(4))
+    whole.decide(batch(4))
+    assert facts(cut) == facts(whole)
+
+
+def test_state_without_its_blocks_is_a_broken_promise():
+    chain = chain_of(2)
+    chain.block_data = LocalChain().block_data
+    chain.open()
+    with pytest.raises(InvariantError, match="blocks are lost"):
+        trio.run(chain.writer.recover, None, lambda _height: None)
+
+
+def test_a_log_ahead_of_the_blocks_is_a_broken_promise(tmp_path):
+    with pytest.raises(InvariantError, match="ended 3"):
+        recovered_node(tmp_path, chain_of(2), EndedHeight(3, 0, bytes(32)))
+
+
+def test_blocks_without_state_are_executed_again():
+    chain = chain_of(3)
+    before = facts(chain)
+    chain.state_data = LocalChain().state_data
+    chain.restart()
+    assert facts(chain) == before
+
+
+def recovered_node(tmp_path, chain, *entries):
+    """The node that opens these stores and this log, and what its log says after recovery."""
+    path = tmp_path / "0.wal"
+    writer = WriteAheadLog(path)
+    for entry in entries:
+        writer.append(entry)
+    writer.sync()
+    writer.close()
+
+    async def main():
+        node = MemoryNode(0, chain, path)
+        await node.writer.recover(node.log, node._end_height)
+        node.log.sync()
+        return node
+
+    node = trio.run(main)
+    again = WriteAheadLog(path)
+    again.close()
+    return node, again.recovered.ended
+
+
+def test_an_ended_height_that_the_log_lost_is_written_and_its_entries_are_done(tmp_path):
+    node, ended = recovered_node(
+        tmp_path, chain_of(2), EndedHeight(1, 7, bytes(32)), LoggedWork(2)
+    )
+    assert node.log.recovered.entries == []
+    assert ended == EndedHeight(2, 7, bytes(32))
+
+
+def test_own_batches_of_a_height_that_recovery_ends_still_count(tmp_path):
+    """The next number must be above every number used, also after a second crash."""
+    digest = BatchDigest(b"\x07" * 32)
+    own, other = LoggedBatch(digest, NOWHERE, 8), LoggedBatch(bytes(32), NOWHERE, -1)
+    _, ended = recovered_node(
+        tmp_path, chain_of(2), EndedHeight(1, 7, bytes(32)), LoggedWork(2), own, other
+    )
+    assert ended == EndedHeight(2, 9, digest)
+
+
+def test_the_first_height_may_end_without_its_mark_in_the_log(tmp_path):
+    """No height was ended before, so the log begins with the entries of height 1."""
+    digest = BatchDigest(b"\x07" * 32)
+    node, ended = recovered_node(
+        tmp_path, chain_of(1), LoggedWork(1), LoggedBatch(digest, NOWHERE, 8)
+    )
+    assert node.log.recovered.entries == []
+    assert ended == EndedHeight(1, 9, digest)
+
+
+def test_an_empty_log_beside_a_chain_stays_empty(tmp_path):
+    """Nothing is known of what was signed, and nothing may pretend that it is."""
+    node, ended = recovered_node(tmp_path, chain_of(1))
+    assert (node.log.recovered.entries, ended) == ([], None)
+
+
+class FlippedBodies(MemoryBodies):
+    """Bodies on a disk that turned one bit of each."""
+
+    position = 0
+
+    def read(self, place):
+        body = bytearray(super().read(place))
+        body[self.position % len(body)] ^= 1
+        return bytes(body)
+
+
+@pytest.mark.parametrize("position", [0, 5, 20, 100, 150, 250, 400, -1])
+def test_a_body_that_rotted_is_named_and_never_served(position):
+    chain = LocalChain(FlippedBodies())
+    chain.decide(batch(1))
+    chain.bodies.position = position
+    with pytest.raises(InvariantError):
+        chain.writer.read_block(1)
+
+
+def synced(chain, *batches, **changes):
+    block, certificate = chain.next_block(*batches)
+    item = SyncedBlock(encode(block), certificate, tuple(one.wire for one in batches))
+    fields = {name: getattr(item, name) for name in item.__struct_fields__}
+    return SyncedBlock(**{**fields, **changes})
+
+
+def take(chain, *items):
+    return trio.run(append_synced, chain.writer, items, lambda _height: None)
+
+
+def test_a_synced_block_is_appended_once():
+    chain, twin = LocalChain(), LocalChain()
+    item = synced(chain, batch(1))
+    assert take(chain, item, item) == 1
+    assert take(chain, item) == 0
+    twin.decide(batch(1))
+    assert facts(chain) == facts(twin)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"certificate": b""},
+        {"certificate": certify(bytes(32), 1)},
+        {"batches": ()},
+        {"batches": (batch(2).wire,)},
+        {"batches": (batch(1).wire, batch(2).wire)},
+        {"batches": (b"\xc0",)},
+        {"block": b"\xc0"},
+    ],
+)
+def test_a_synced_block_that_does_not_fit_is_refused_and_leaves_nothing(changes):
+    chain = LocalChain()
+    with pytest.raises(Rejected):
+        take(chain, synced(chain, batch(1), **changes))
+    assert (chain.tip.height, chain.blocks.height) == (0, 0)
+
+
+def test_a_certificate_below_a_quorum_or_of_another_round_is_refused():
+    chain = LocalChain()
+    block, _ = chain.next_block(batch(1))
+    digest = SUITE.digest(b"")
+    for certificate in (
+        certify(digest, 1, signers=(0, 1)),
+        certify(digest, 2),
+        certify(digest, 1, signers=(1, 0, 2)),
+        certify(digest, 1, signers=(0, 0, 1)),
+    ):
+        with pytest.raises(Rejected):
+            chain.writer.verify_decision(block, certificate)
+
+
+def test_a_batch_is_ordered_once():
+    chain = LocalChain()
+    chain.decide(batch(1))
+    with pytest.raises(Rejected, match="ordered before"):
+        take(chain, synced(chain, batch(1)))
+
+
+def test_an_empty_block_without_need_is_refused_until_the_heartbeat():
+    chain = LocalChain()
+    chain.decide(batch(1))
+    chain.decide()  # The block behind transactions may be empty.
+    block, certificate = chain.next_block(time=TIME + 59_999)
+    with pytest.raises(Rejected, match="without need"):
+        take(chain, SyncedBlock(encode(block), certificate, ()))
+    block, certificate = chain.next_block(time=chain.tip.time + 60_000)
+    assert take(chain, SyncedBlock(encode(block), certificate, ())) == 1
