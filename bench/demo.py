@@ -23,7 +23,14 @@ from genesis.private_files import read_public, write_public
 from ledger.errors import KanglianError, Rejected
 from node import messages
 from node.clock import SystemClock
-from node.devnet import STATE_FILE, DevelopmentKeys, DevnetState, NodeState
+from node.devnet import (
+    INTERRUPTS,
+    STATE_FILE,
+    DevelopmentKeys,
+    DevnetState,
+    NodeState,
+    uninterrupted,
+)
 from node.keystore import PassphraseSource, load_key
 from node.messages import say
 from rpc import console
@@ -41,7 +48,6 @@ RECORDS = 450
 AGREEMENT_TIMEOUT_S = 30.0
 """A node that was away for seconds needs less than one to catch up."""
 POLL_S = 0.05
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells count."""
 
@@ -148,7 +154,7 @@ def _running(network: Network, base_port: int) -> Generator[DevnetState]:
         processes.adopt(
             development_network(network.directory, DevelopmentKeys(), now_ms, NODES, base_port)
         )
-        with _uninterrupted():
+        with uninterrupted():
             processes.start()
         state = network.raise_up(NODES, base_port)
         links = [NODES - 1] * NODES
@@ -156,30 +162,8 @@ def _running(network: Network, base_port: int) -> Generator[DevnetState]:
         yield state
     finally:
         if (network.directory / STATE_FILE).exists():
-            with _uninterrupted():
+            with uninterrupted():
                 processes.stop()
-
-
-@contextmanager
-def _uninterrupted() -> Generator[None]:
-    """Put an interrupt off to the end of a short step.
-
-    Between the start of a process and the note of its pid, and while nodes are being stopped, it
-    would leave processes behind that nobody knows of.
-    """
-    arrived: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        arrived.append(number)
-
-    handlers = [signal.signal(number, note) for number in INTERRUPTS]
-    try:
-        yield
-    finally:
-        for number, handler in zip(INTERRUPTS, handlers, strict=True):
-            signal.signal(number, handler)
-    if arrived:
-        raise KeyboardInterrupt
 
 
 def register(
@@ -285,7 +269,7 @@ def _bring_back(network: Network, client: Client, missed: Registrations, died_at
     _require(_node(network, VICTIM).pid is None, f"{VICTIM} stayed dead")
     _heading(say("demo_return", name=VICTIM))
     started = time.monotonic()
-    with _uninterrupted():
+    with uninterrupted():
         network.processes.start((VICTIM,))
     network.start_again(VICTIM)
     last = missed.done[-1]

@@ -29,8 +29,6 @@ class Reason(StrEnum):
     """`valid_until` has passed."""
     VALID_TOO_FAR = "valid_too_far"
     """`valid_until` lies further ahead than the replay window."""
-    DUPLICATE = "duplicate"
-    """The same id was executed before, or stands twice where it may stand once."""
     BAD_SCRIPT = "bad_script"
     """The redeem script breaks a rule or does not hash to the signer's address."""
     BAD_SIGNATURE = "bad_signature"

@@ -10,8 +10,10 @@ Linux: it reads /proc. State stands in DIR/devnet.json, output in DIR/<node>/nod
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +36,7 @@ STOP_TIMEOUT_MS = 10_000
 """A node writes its last block and closes its stores within a second."""
 KILL_TIMEOUT_MS = 5_000
 POLL_MS = 50
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOG_LINES = 5
 
 Probe = Callable[[str], bool]
@@ -68,6 +71,30 @@ class DevnetState(Document, frozen=True):
     genesis: str
     account_key: str
     nodes: tuple[NodeState, ...]
+
+
+@contextmanager
+def uninterrupted() -> Generator[None]:
+    """Put an interrupt off to the end of a short step that would leave processes behind.
+
+    Signals reach the main thread only; elsewhere there is nothing to put off.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        arrived.append(number)
+
+    handlers = [signal.signal(number, note) for number in INTERRUPTS]
+    try:
+        yield
+    finally:
+        for number, handler in zip(INTERRUPTS, handlers, strict=True):
+            signal.signal(number, handler)
+    if arrived:
+        raise KeyboardInterrupt
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +150,14 @@ class Devnet:
         for chosen in self._chosen(state, names):
             if chosen.pid is not None:
                 continue
-            started = msgspec.structs.replace(
-                chosen, pid=_spawn(self._config(chosen), self._log(chosen))
-            )
-            nodes = tuple(started if node == chosen else node for node in state.nodes)
-            state = msgspec.structs.replace(state, nodes=nodes)
-            # After each one: a process that no file names could never be stopped.
-            self._write(state)
+            # A process that no file names could never be stopped: note each one at once.
+            with uninterrupted():
+                started = msgspec.structs.replace(
+                    chosen, pid=_spawn(self._config(chosen), self._log(chosen))
+                )
+                nodes = tuple(started if node == chosen else node for node in state.nodes)
+                state = msgspec.structs.replace(state, nodes=nodes)
+                self._write(state)
         return state
 
     def wait_ready(

@@ -26,6 +26,7 @@ from consensus.events import (
     Effect,
     Input,
     MessageReceived,
+    PeerStatus,
     SendTo,
     SetTimer,
     Sign,
@@ -91,6 +92,7 @@ class Heartbeat:
     height: int
 
 
+_FROM_PEERS = (MessageReceived, PeerStatus)
 Event = Input | SyncAnswer | BatchArrived | BuildNow | Heartbeat
 
 
@@ -146,7 +148,14 @@ class ConsensusDriver:
         return self._me is not None and self.height >= self.voting_from
 
     def post(self, event: Event) -> None:
-        """Hand an event to the driver's task; never waits."""
+        """Hand an event to the driver's task; never waits.
+
+        When peers send faster than the core works, their messages are dropped: what matters of
+        them is sent again with the next status.
+        """
+        if len(self._inbox) >= limits.INBOX_EVENTS and isinstance(event, _FROM_PEERS):
+            self._parts.metrics.dropped.inc()
+            return
         self._inbox.append(event)
         self._wakeup.set()
 
@@ -385,6 +394,11 @@ class ConsensusDriver:
             self._parts.links.ban(answer.peer, 60.0, f"sync: {refusal.reason}")
         if self.height > before:
             self._decided = None
+            if self._log.is_new and before == 1:
+                # A node that begins behind its peers may be one that lost all it had: it cannot
+                # know what it signed, so it waits until the chain is past it.
+                self.voting_from = max(self.voting_from, self.height + limits.QUARANTINE_HEIGHTS)
+                _log.warning("quarantine", reason="began empty", voting_from=self.voting_from)
             self._start_height()
             self._offer_work()
         answer.applied.set()

@@ -42,6 +42,8 @@ CANDIDATES_PER_SENDER = 8
 """Proposed blocks kept of one validator: it proposes once in n rounds, so for 8 n rounds."""
 BUILD_RETRY_MS = 50
 """When no waiting batch may stand in a block yet: clocks differ by less than this."""
+INBOX_EVENTS = 8_192
+"""Consensus messages waiting for the core: a second of work; a round of 128 nodes has 256."""
 EARLY_MESSAGES = 1_024
 """Messages of the next height held for the log: more than 128 validators send in a round."""
 FETCH_RETRY_MS = 500

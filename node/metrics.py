@@ -27,6 +27,9 @@ class Metrics:
         self.refused = Counter(
             "kanglian_refused", "Refused items by reason", ["reason"], registry=registry
         )
+        self.dropped = Counter(
+            "kanglian_dropped_messages", "Consensus messages of a flood", registry=registry
+        )
         self.accused = Counter(
             "kanglian_equivocations", "Proven equivocations of validators", registry=registry
         )

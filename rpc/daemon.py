@@ -10,6 +10,7 @@ import signal
 import structlog
 import trio
 
+from node import logs
 from node.config import NodeConfig
 from node.keystore import PassphraseSource
 from node.node import RunningNode
@@ -27,6 +28,7 @@ async def run(config: NodeConfig, passphrase: PassphraseSource) -> None:
 
     Raises: what `RunningNode` raises; UnavailableError when a port is taken.
     """
+    logs.configure(config.log)
     node = RunningNode(config, passphrase)
     app = build_app(node, node.metrics.render)
     door = HttpConfig(config.rpc.listen_host, config.rpc.listen_port)

@@ -79,7 +79,7 @@ class BlockStore:
         body = self.bodies.read(_PLACE.decode(data))
         invariant(
             body is not None,
-            f"the body of batch {digest.hex()} is cut off or rotten; rebuild from peers",
+            f"the body of batch {digest.hex()} is cut off or rotten",
         )
         return body
 

@@ -41,7 +41,7 @@ class DB:
     def iterator(
         self,
         *,
-        start: bytes = ...,
+        start: bytes | None = ...,
         stop: bytes = ...,
         reverse: bool = ...,
         verify_checksums: bool = ...,
