@@ -54,8 +54,9 @@ class MemoryBodies:
         """Nothing to do."""
 
     def read(self, place: Place, /) -> bytes | None:
-        """The body at a place."""
-        return self._bodies[place.segment]
+        """The body at a place, unless it is not the one that was written."""
+        body = self._bodies[place.segment]
+        return body if zlib.crc32(body) == place.checksum else None
 
     def close(self) -> None:
         """Nothing to release."""

@@ -105,9 +105,7 @@ BAD_TRANSACTIONS = {
         )
     ),
     "bad_envelope": lambda net, wire: encode(
-        msgspec.structs.replace(
-            msgspec.msgpack.decode(wire, type=SignedTransaction), operations=()
-        )
+        msgspec.structs.replace(msgspec.msgpack.decode(wire, type=SignedTransaction), operations=())
     ),
 }
 
@@ -226,9 +224,7 @@ def test_every_entry_of_the_index_log_is_read(network):
 
 
 def post(network, body, name="node0"):
-    connection = http.client.HTTPConnection(
-        network.urls[name].removeprefix("http://"), timeout=20
-    )
+    connection = http.client.HTTPConnection(network.urls[name].removeprefix("http://"), timeout=20)
     try:
         connection.request("POST", "/", body, {"Content-Type": "application/json"})
         response = connection.getresponse()

@@ -71,7 +71,9 @@ def test_a_damaged_config(network, text, words):
     check(config, CONFIG, "node.toml", *words)
 
 
-@pytest.mark.parametrize("file", ["genesis.json", "node0/node.json", "node0/tls.crt", "ca/authority.crt"])
+@pytest.mark.parametrize(
+    "file", ["genesis.json", "node0/node.json", "node0/tls.crt", "ca/authority.crt"]
+)
 @pytest.mark.parametrize("damage", ["missing", "empty", "flipped"])
 def test_a_missing_or_damaged_file_is_named(network, file, damage):
     path = network.directory / file

@@ -22,7 +22,7 @@ from node.wal import (
 ENDED = EndedHeight(6, 41, bytes(32))
 ENTRIES = [
     LoggedWork(7),
-    LoggedBatch(bytes(32), Place(1, 0, 480), 41),
+    LoggedBatch(bytes(32), Place(1, 0, 480, 7), 41),
     LoggedProposal(b"proposal" * 20, own=True),
     LoggedVote(b"vote" * 30, own=True),
     LoggedVote(b"vote" * 30, own=False),

@@ -10,7 +10,7 @@ from ledger.genesis import parse_genesis
 from ledger.proof import parse_proof, verify_registration
 from ledger.transaction import parse_transaction, verify_signatures
 from ledger.votes import CERTIFICATE
-from tests.unit.ledger.worlds import CHAIN, GENESIS, SUITE
+from tests.unit.ledger.worlds import CHAIN, GENESIS
 from tests.vectors.make_vectors import PATH, make, text_of
 
 TEXT = PATH.read_text(encoding="utf-8")

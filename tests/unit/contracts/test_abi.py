@@ -7,8 +7,8 @@ from contracts.accounts import Empty, NewAccount
 from contracts.data_index import Current, HistoryQuery, Superseded
 from ledger.data_index import Registration, Supersession
 from ledger.errors import Reason, Rejected
+from tests.unit.node_core.chains import register
 
-from ..node_core.chains import register
 from .test_data_index import registration
 
 HEX = "ab" * 32

@@ -7,8 +7,7 @@ from contracts.interface import Account, Revert
 from ledger.codec import encode
 from ledger.receipts import Status
 from ledger.transaction import Call
-
-from ..node_core.chains import (
+from tests.unit.node_core.chains import (
     ADMIN,
     CLINIC,
     MEMBER,

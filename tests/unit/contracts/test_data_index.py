@@ -9,8 +9,7 @@ from ledger.codec import Schema, encode
 from ledger.data_index import Registration
 from ledger.receipts import Status
 from ledger.transaction import Call
-
-from ..node_core.chains import (
+from tests.unit.node_core.chains import (
     CLINIC,
     MEMBER,
     TIME,
@@ -117,9 +116,7 @@ def test_the_first_index_of_a_chain_is_superseded_later(chain):
 def test_only_one_of_two_successors_wins(chain):
     old = make_transaction(register(1), 1)
     chain.run(old)
-    rivals = [
-        make_transaction(supersede(old.id, 0, UPDATE, registration(n, 1)), n) for n in (2, 3)
-    ]
+    rivals = [make_transaction(supersede(old.id, 0, UPDATE, registration(n, 1)), n) for n in (2, 3)]
     assert [outcome(one) for one in chain.run(*rivals)] == [
         (Status.OK, ""),
         (Status.REVERTED, "ALREADY_SUPERSEDED"),

@@ -7,9 +7,8 @@ from contracts.interface import Account, Revert
 from ledger.codec import encode
 from ledger.receipts import RECEIPT, Status
 from ledger.transaction import Call, operation_ids
-
-from ..ledger.worlds import SUITE
-from ..node_core.chains import (
+from tests.unit.ledger.worlds import SUITE
+from tests.unit.node_core.chains import (
     ADMIN,
     MEMBER,
     STRANGER,
@@ -183,7 +182,11 @@ def test_levels_and_modules_do_not_share_their_logs(chain):
         make_transaction(register(2, level=2), 2, level=2),
         make_transaction(register(3), 3, module="trial"),
     )
-    assert [registered(chain, *place) for place in (("emr", 0), ("emr", 1), ("emr", 2))] == [1, 0, 1]
+    assert [registered(chain, *place) for place in (("emr", 0), ("emr", 1), ("emr", 2))] == [
+        1,
+        0,
+        1,
+    ]
     assert registered(chain, "trial", 0) == 1
     item = chain.read("emr", 2, "data_index", "entry", 0)
     assert isinstance(item, HistoryItem)

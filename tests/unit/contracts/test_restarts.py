@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from ledger.codec import encode
 from ledger.limits import REPLAY_WINDOW_MS
 from ledger.transaction import Call
-
-from ..node_core.chains import (
+from tests.unit.node_core.chains import (
     ADMIN,
     MEMBER,
     STRANGER,

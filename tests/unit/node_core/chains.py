@@ -53,8 +53,7 @@ from ledger.votes import Certificate, VoteType, vote_digest
 from node.chain_writer import ChainWriter
 from node.executor import Executor
 from node.stages import StageClock
-
-from ..ledger.worlds import (
+from tests.unit.ledger.worlds import (
     RESIDENT,
     SUITE,
     VALIDATOR_NAMES,
@@ -230,9 +229,7 @@ class LocalChain:
         """Append the next block of these batches."""
         block, certificate = self.next_block(*batches, time=time)
         places = [self.bodies.append(batch.wire) for batch in batches]
-        trio.run(
-            self.writer.append, block, certificate, batches, places, lambda _height: None
-        )
+        trio.run(self.writer.append, block, certificate, batches, places, lambda _height: None)
         return block
 
     def run(self, *transactions: Transaction, time: int | None = None) -> list[Receipt]:
@@ -264,5 +261,3 @@ def facts(chain: LocalChain) -> tuple[Any, ...]:
     tip = chain.tip
     receipts = tuple(chain.state.receipts(height) for height in range(1, tip.height + 1))
     return tip, receipts
-
-

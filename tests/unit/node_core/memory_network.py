@@ -26,8 +26,8 @@ from node.stages import StageClock
 from node.sync import BlockSync
 from node.wal import EndedHeight, LoggedBatch, WriteAheadLog
 from p2p.frames import FrameKind, FrameReader, encode_frame
+from tests.unit.ledger.worlds import SUITE
 
-from ..ledger.worlds import SUITE
 from .chains import PARAMETERS, TIME, VALIDATORS, LocalChain, secret_of
 
 OPENED: list[WriteAheadLog] = []
@@ -107,9 +107,7 @@ class MemoryNode:
         )
         core = Core(Timeouts())
         self.driver = ConsensusDriver(core, self.log, parts, ValidatorIndex(index), voting_from)
-        self.sync = BlockSync(
-            height=lambda: self.height, send=self.send, deliver=self.driver.post
-        )
+        self.sync = BlockSync(height=lambda: self.height, send=self.send, deliver=self.driver.post)
         self.router = Router(
             driver=self.driver,
             writer=self.writer,

@@ -12,8 +12,8 @@ from ledger.store.port import Place
 from node.synced import append_synced
 from node.wal import EndedHeight, LoggedBatch, LoggedWork, WriteAheadLog
 from node.wire import SyncedBlock
+from tests.unit.ledger.worlds import SUITE
 
-from ..ledger.worlds import SUITE
 from .chains import (
     TIME,
     LocalChain,
@@ -25,7 +25,7 @@ from .chains import (
 )
 from .memory_network import MemoryNode
 
-NOWHERE = Place(0, 0, 0)
+NOWHERE = Place(0, 0, 0, 0)
 
 
 def batch(number):
@@ -102,9 +102,7 @@ def recovered_node(tmp_path, chain, *entries):
 
 
 def test_an_ended_height_that_the_log_lost_is_written_and_its_entries_are_done(tmp_path):
-    node, ended = recovered_node(
-        tmp_path, chain_of(2), EndedHeight(1, 7, bytes(32)), LoggedWork(2)
-    )
+    node, ended = recovered_node(tmp_path, chain_of(2), EndedHeight(1, 7, bytes(32)), LoggedWork(2))
     assert node.log.recovered.entries == []
     assert ended == EndedHeight(2, 7, bytes(32))
 
@@ -141,9 +139,10 @@ class FlippedBodies(MemoryBodies):
     position = 0
 
     def read(self, place):
-        body = bytearray(super().read(place))
+        body = bytearray(self._bodies[place.segment])
         body[self.position % len(body)] ^= 1
-        return bytes(body)
+        self._bodies[place.segment] = bytes(body)
+        return super().read(place)
 
 
 @pytest.mark.parametrize("position", [0, 5, 20, 100, 150, 250, 400, -1])

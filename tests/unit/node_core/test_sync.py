@@ -19,9 +19,7 @@ class World:
 
     def __init__(self, tip=10):
         self.height, self.tip, self.asked = 0, tip, []
-        self.sync = BlockSync(
-            height=lambda: self.height, send=self._send, deliver=self._deliver
-        )
+        self.sync = BlockSync(height=lambda: self.height, send=self._send, deliver=self._deliver)
 
     def _send(self, peer, kind, payload):
         assert kind is FrameKind.BLOCK_REQUEST
