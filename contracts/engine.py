@@ -58,7 +58,9 @@ class Outcome:
         default_factory=list[tuple[TransactionId, Locator]]
     )
     """Like `located`, but the window no longer tells whether the id was executed before."""
+    transactions: int = 0
     operations: int = 0
+    """Of those that were not seen before."""
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
@@ -158,8 +160,9 @@ class Engine:
             window.record(transaction.id, body.valid_until, succeeded=succeeded)
             places = outcome.expired if status is Status.EXPIRED else outcome.located
             _locate(places, block.height, position, transaction, ids, len(encoded))
+            outcome.transactions += 1
+            outcome.operations += len(receipts)
         encoded += [encode(receipt) for receipt in receipts]
-        outcome.operations += len(receipts)
 
     def _admission(
         self,

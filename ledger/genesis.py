@@ -71,7 +71,7 @@ class Parameters(Document, frozen=True):
     prevote_timeout_ms: Milliseconds = 500
     precommit_timeout_ms: Milliseconds = 500
     timeout_delta_ms: Milliseconds = 500
-    block_interval_ms: Milliseconds = 100
+    block_interval_ms: Milliseconds = 150
     heartbeat_ms: Annotated[int, Meta(ge=1_000, le=86_400_000)] = 600_000
     clock_precision_ms: Milliseconds = limits.CLOCK_PRECISION_MS
     message_delay_ms: Milliseconds = 2_000

@@ -60,9 +60,7 @@ class Admission:
         try:
             transaction = parse_transaction(wire, self._chain)
             body = transaction.body
-            if transaction.id in self._mempool or self._executor.window.seen(
-                transaction.id, body.valid_until
-            ):
+            if self._is_known(transaction):
                 return transaction.id
             self._check_time(body.valid_until)
             if not self._executor.engine.has_namespace(body.module, body.level):
@@ -72,6 +70,16 @@ class Admission:
         except Rejected as refusal:
             return refusal
         return transaction
+
+    def _is_known(self, transaction: Transaction) -> bool:
+        """Whether the id waits here or was executed; a late resend of an expired one counts too."""
+        valid_until = transaction.body.valid_until
+        if transaction.id in self._mempool:
+            return True
+        if self._executor.window.seen(transaction.id, valid_until):
+            return True
+        is_expired = valid_until < self._executor.state_tip.time
+        return is_expired and self._executor.state.locate(transaction.id) is not None
 
     def _check_time(self, valid_until: int) -> None:
         now = max(self._clock.now_ms(), self._executor.state_tip.time)

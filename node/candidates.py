@@ -78,7 +78,8 @@ class Candidates:
         Raises: Rejected when they are not a block of that hash.
         """
         if value in self._known:
-            self._senders.setdefault((value, round_number), (sender, received_ms))
+            if len(self._senders) < limits.CANDIDATE_ROUNDS:
+                self._senders.setdefault((value, round_number), (sender, received_ms))
             return
         mine = sum(candidate.sender == sender for candidate in self._known.values())
         if mine >= limits.CANDIDATES_PER_SENDER:

@@ -357,7 +357,8 @@ class ConsensusDriver:
 
     def _end_height(self, height: int) -> None:
         author = self._parts.maker.state
-        self._log.end_height(EndedHeight(height, author.sequence, author.previous))
+        ended = EndedHeight(height, author.sequence, author.previous, self.voting_from)
+        self._log.end_height(ended)
         for signed in self._early:
             if signed.message.height == height + 1:
                 journal.record(self._log, MessageReceived(signed), self._parts.candidates)
@@ -394,11 +395,12 @@ class ConsensusDriver:
             self._parts.links.ban(answer.peer, 60.0, f"sync: {refusal.reason}")
         if self.height > before:
             self._decided = None
-            if self._log.is_new and before == 1:
+            if self._log.is_new and (before == 1 or before < self.voting_from):
                 # A node that begins behind its peers may be one that lost all it had: it cannot
                 # know what it signed, so it waits until the chain is past it.
                 self.voting_from = max(self.voting_from, self.height + limits.QUARANTINE_HEIGHTS)
                 _log.warning("quarantine", reason="began empty", voting_from=self.voting_from)
+                self._end_height(self.height - 1)
             self._start_height()
             self._offer_work()
         answer.applied.set()

@@ -149,7 +149,7 @@ class Executor:
             receipts_root=receipts_root(_summaries(receipts, suite), suite),
             history=history,
             must_follow=count > 0,
-            transactions=tip.transactions + count,
+            transactions=tip.transactions + outcome.transactions,
             operations=tip.operations + outcome.operations,
         )
         return _Results(next_tip, writes, receipts, nodes)

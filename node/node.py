@@ -6,7 +6,6 @@ node stops, because a half node is worse than none.
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 
 import structlog
@@ -16,19 +15,17 @@ from consensus.core import Core
 from consensus.timeouts import Timeouts
 from contracts.interface import Method
 from genesis.networks import read_genesis
-from ledger.addresses import AddressKind, decode_text, encode_text
-from ledger.batch import Batch
+from ledger.addresses import decode_text
+from ledger.batch import GENESIS_BATCH, Batch
 from ledger.codec import Record
-from ledger.crypto.suite import CryptoSuite
-from ledger.errors import Reason, Rejected, UnavailableError
-from ledger.genesis import Genesis, Node, node_address
+from ledger.errors import Reason, UnavailableError
+from ledger.genesis import Genesis, node_address
 from ledger.ids import (
     Address,
     BatchDigest,
     GroupId,
     Height,
     PublicKey,
-    Signature,
     TimestampMs,
     TransactionId,
     ValidatorIndex,
@@ -49,7 +46,8 @@ from node.clock import Clock, SystemClock
 from node.config import NodeConfig
 from node.driver import BatchArrived, Collaborators, ConsensusDriver
 from node.executor import DecidedBlock, Executor
-from node.keystore import LoadedKey, PassphraseSource, load_key
+from node.identity import check_authority, identify
+from node.keystore import PassphraseSource, load_key
 from node.limits import QUARANTINE_HEIGHTS
 from node.mempool import Mempool
 from node.metrics import Metrics
@@ -68,20 +66,6 @@ from p2p.transport import TlsTransport
 _log = structlog.get_logger("node")
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """This node among the nodes of genesis, with its key."""
-
-    node: Node
-    address: Address
-    secret: bytes
-    suite: CryptoSuite
-
-    def sign(self, digest: bytes) -> Signature:
-        """Sign a 32-byte digest with the node's key."""
-        return self.suite.sign(self.secret, digest)
-
-
 class RunningNode:
     """One node of one chain. `run` serves until cancelled."""
 
@@ -96,6 +80,7 @@ class RunningNode:
         self._stages = StageClock()
         self.metrics = Metrics(self._stages)
         self._genesis = read_genesis(config.node.genesis_file)
+        check_authority(self._genesis, config.tls.authority_file)
         key = load_key(config.node.key_file, passphrase)
         data = config.node.data_dir
         self._state = StateStore(LevelStore(data / "state"))
@@ -103,7 +88,7 @@ class RunningNode:
         self._bodies = BodyFiles(data / "bodies")
         blocks = BlockStore(self._blocks_store, self._bodies)
         self._executor = Executor(self._genesis, self._state, blocks, self._stages)
-        self._identity = _identify(self._genesis, key, self._executor.chain)
+        self._identity = identify(self._genesis, key, self._executor.chain)
         self._writer = ChainWriter(self._genesis, blocks, self._executor, self._stages)
         self._mempool = Mempool()
         self._pool = BatchPool(self._bodies)
@@ -117,6 +102,7 @@ class RunningNode:
         self._driver = self._make_driver(voting_from)
         self._sync = BlockSync(
             height=lambda: self._executor.state_tip.height,
+            faults=self._writer.validators.faults,
             send=self.send,
             deliver=self._driver.post,
         )
@@ -131,18 +117,24 @@ class RunningNode:
         past anything it may have signed. A lone node has nobody to contradict.
         """
         path = self._config.node.data_dir / "consensus.wal"
+        is_damaged = False
         try:
             log = WriteAheadLog(path)
         except LogDamagedError as error:
+            is_damaged = True
             _log.error("log_damaged", file=str(set_aside(path)), detail=str(error))
             log = WriteAheadLog(path)
+        ended = log.recovered.ended
         height = self._executor.state_tip.height
         is_alone = len(self._writer.validators.members) == 1
-        if log.is_new and height > 0 and not is_alone:
-            voting_from = height + 1 + QUARANTINE_HEIGHTS
-            _log.warning("quarantine", reason="the log is missing", voting_from=voting_from)
-            return log, voting_from
-        return log, 0
+        if is_alone or not log.is_new or (height == 0 and not is_damaged):
+            return log, 0 if ended is None else ended.voting_from
+        voting_from = height + 1 + QUARANTINE_HEIGHTS
+        _log.warning("quarantine", reason="the log is lost", voting_from=voting_from)
+        # Written at once: a second restart must not end the quarantine.
+        log.end_height(EndedHeight(height, self._clock.now_ms(), GENESIS_BATCH, voting_from))
+        log.sync()
+        return log, voting_from
 
     def _make_maker(self) -> BatchMaker:
         maker = BatchMaker(
@@ -259,8 +251,10 @@ class RunningNode:
             self._close()
 
     def _end_height(self, height: int) -> None:
-        author = self._maker.state
-        self._log_file.end_height(EndedHeight(height, author.sequence, author.previous))
+        author, voting_from = self._maker.state, self._driver.voting_from
+        self._log_file.end_height(
+            EndedHeight(height, author.sequence, author.previous, voting_from)
+        )
 
     def _close(self) -> None:
         self._log_file.close()
@@ -465,17 +459,3 @@ class RunningNode:
     ) -> Record:
         """Run a reading method."""
         return self._queries.read(module, level, contract, view, arguments)
-
-
-def _identify(genesis: Genesis, key: LoadedKey, chain: Chain) -> Identity:
-    """Find this node's key on the allow-list.
-
-    Raises: Rejected(BAD_GENESIS).
-    """
-    for node in genesis.nodes:
-        if node.key == key.public_key.hex():
-            return Identity(node, node_address(node), key.secret, chain.suite)
-    address = encode_text(AddressKind.NODE, decode_text(key.address)[1])
-    raise Rejected(
-        Reason.BAD_GENESIS, "this node's key is not on the allow-list of genesis", address=address
-    )

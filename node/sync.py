@@ -50,10 +50,12 @@ class BlockSync:
         self,
         *,
         height: Callable[[], int],
+        faults: int,
         send: Callable[[Address, FrameKind, bytes], bool],
         deliver: Callable[[SyncAnswer], None],
     ) -> None:
         self._height = height
+        self._faults = faults
         self._send = send
         self._deliver = deliver
         self._tips: dict[Address, int] = {}
@@ -69,8 +71,9 @@ class BlockSync:
 
     @property
     def is_behind(self) -> bool:
-        """Whether this node lags more than an ordinary moment."""
-        return self.best > self._height() + 1
+        """Whether this node lags more than an ordinary moment; f liars cannot make it seem so."""
+        claims = sorted(self._tips.values(), reverse=True)
+        return len(claims) > self._faults and claims[self._faults] > self._height() + 1
 
     def tip_of(self, peer: Address) -> int:
         """The last claim of a peer, 0 when there is none."""

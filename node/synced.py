@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from ledger.batch import parse_batch
 from ledger.block import BLOCK, HEADER
-from ledger.errors import Reason, Rejected
+from ledger.errors import InvariantError, Reason, Rejected
 from node.chain_writer import ChainWriter
 from node.wire import SyncedBlock
 
@@ -31,7 +31,13 @@ async def append_synced(
         batches = tuple(parse_batch(wire, writer.chain) for wire in item.batches)
         if tuple(batch.digest for batch in batches) != block.batches:
             raise Rejected(Reason.BAD_BLOCK, rule="batches of another block", height=header.height)
-        writer.check_block(block, header, batches)
+        try:
+            writer.check_block(block, header, batches)
+        except Rejected as refusal:
+            # A quorum decided it, so it is our state that is wrong, or more than f of them are.
+            raise InvariantError(
+                f"block {header.height} was decided but contradicts this node's state: {refusal}"
+            ) from refusal
         places = [writer.blocks.bodies.append(wire) for wire in item.batches]
         await writer.append(block, item.certificate, batches, places, end_height)
         appended += 1

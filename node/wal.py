@@ -28,11 +28,15 @@ _SEARCH_BYTES = 256 * 1024
 
 
 class EndedHeight(Record, frozen=True, tag=0):
-    """The block of this height is durable; `own_*` tell where this node's own batches stand."""
+    """The block of this height is durable; `own_*` tell where this node's own batches stand.
+
+    `voting_from` is the height from which this node may vote: a quarantine outlives a restart.
+    """
 
     height: int
     own_sequence: int
     own_previous: bytes
+    voting_from: int = 0
 
 
 class LoggedVote(Record, frozen=True, tag=1):

@@ -1,6 +1,7 @@
 """The write-ahead log on a real disk: torn tails, damage, rotation."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -166,7 +167,7 @@ def test_a_log_in_an_unusable_place_is_refused(tmp_path):
 def test_a_full_disk_stops_the_log(path):
     log = WriteAheadLog(path)
     log._file.close()
-    log._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115 - the log closes it
+    log._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115 - the log closes it
     log.append(LoggedWork(1))
     with pytest.raises(UnavailableError):
         log.sync()

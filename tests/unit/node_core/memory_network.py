@@ -107,7 +107,12 @@ class MemoryNode:
         )
         core = Core(Timeouts())
         self.driver = ConsensusDriver(core, self.log, parts, ValidatorIndex(index), voting_from)
-        self.sync = BlockSync(height=lambda: self.height, send=self.send, deliver=self.driver.post)
+        self.sync = BlockSync(
+            height=lambda: self.height,
+            faults=self.writer.validators.faults,
+            send=self.send,
+            deliver=self.driver.post,
+        )
         self.router = Router(
             driver=self.driver,
             writer=self.writer,

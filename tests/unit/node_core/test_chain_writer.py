@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from ledger.codec import encode
-from ledger.errors import InvariantError, Rejected
+from ledger.errors import InvariantError, Reason, Rejected
 from ledger.ids import BatchDigest
 from ledger.store.blocks import StoredBlock
 from ledger.store.memory import MemoryBodies
@@ -210,8 +210,9 @@ def test_a_certificate_below_a_quorum_or_of_another_round_is_refused():
 def test_a_batch_is_ordered_once():
     chain = LocalChain()
     chain.decide(batch(1))
-    with pytest.raises(Rejected, match="ordered before"):
+    with pytest.raises(InvariantError, match="ordered before") as stop:
         take(chain, synced(chain, batch(1)))
+    assert stop.value.__cause__.reason is Reason.BAD_BLOCK
 
 
 def test_an_empty_block_without_need_is_refused_until_the_heartbeat():
@@ -219,7 +220,7 @@ def test_an_empty_block_without_need_is_refused_until_the_heartbeat():
     chain.decide(batch(1))
     chain.decide()  # The block behind transactions may be empty.
     block, certificate = chain.next_block(time=TIME + 59_999)
-    with pytest.raises(Rejected, match="without need"):
+    with pytest.raises(InvariantError, match="without need"):
         take(chain, SyncedBlock(encode(block), certificate, ()))
     block, certificate = chain.next_block(time=chain.tip.time + 60_000)
     assert take(chain, SyncedBlock(encode(block), certificate, ())) == 1

@@ -11,6 +11,7 @@ from ledger.errors import PeerProtocolError
 from ledger.ids import Height, Round, ValidatorIndex
 from ledger.store.memory import MemoryBodies
 from node import limits, wal, wire
+from node.sync import serve
 from node.wal import LoggedProposal, LoggedVote, WriteAheadLog
 from p2p.frames import FrameKind
 from tests.unit.ledger.worlds import SUITE
@@ -356,3 +357,26 @@ def test_a_block_that_was_decided_before_its_bodies_were_lost_is_fetched_or_sync
     first_end = next((behind for behind, _ in reversed(entries) if behind < ends[0]), 0)
     path.write_bytes(data[:first_end])
     play(second_life, LocalChain(LostBodies()), disks[2].writer.read_block(1))
+
+
+def test_a_node_that_lost_all_it_had_waits_beyond_the_newest_block_it_syncs(tmp_path):
+    """It may have signed at the height in progress, however many answers lie before that."""
+    source = LocalChain()
+    for number in range(1, 5):
+        source.decide(make_batch(transactions(number, 1), sequence=number))
+
+    async def main():
+        node = MemoryNode(0, LocalChain(), tmp_path / "0.wal")
+        peer = node.peers[NAMES[1]] = quiet_peer(NAMES[1])
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            node.sync.note(NAMES[1], 4)
+            for start in (1, 3):
+                await trio.sleep(0.5)
+                stored = serve(source.blocks, wire.BlockRequest(start, 2))
+                await node.router.on_frames(peer, [(FrameKind.BLOCK_RESPONSE, encode(stored))])
+            assert node.height == 4
+            assert not node.driver.is_voting
+            nursery.cancel_scope.cancel()
+
+    play(main)

@@ -17,9 +17,13 @@ HONEST, SILENT, LIAR = (Address(bytes([number]) * 32) for number in (3, 2, 1))
 class World:
     """A height that grows as answers are applied; peers answer or do not."""
 
+    faults = 0
+
     def __init__(self, tip=10):
         self.height, self.tip, self.asked = 0, tip, []
-        self.sync = BlockSync(height=lambda: self.height, send=self._send, deliver=self._deliver)
+        self.sync = BlockSync(
+            height=lambda: self.height, faults=self.faults, send=self._send, deliver=self._deliver
+        )
 
     def _send(self, peer, kind, payload):
         assert kind is FrameKind.BLOCK_REQUEST
@@ -131,3 +135,15 @@ def test_a_node_serves_what_it_has_and_nothing_beyond():
     assert serve(chain.blocks, BlockRequest(1, 2)).blocks == whole.blocks[:2]
     assert serve(chain.blocks, BlockRequest(4, 64)).blocks == ()
     assert serve(chain.blocks, BlockRequest(2**63 - 1, 64)).blocks == ()
+
+
+def test_one_liar_does_not_make_a_node_of_four_think_it_lags():
+    async def main():
+        world = World()
+        world.sync._faults = 1
+        world.sync.note(LIAR, 10**9)
+        assert not world.sync.is_behind
+        world.sync.note(HONEST, 10)
+        assert world.sync.is_behind
+
+    play(main)
