@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from contracts.interface import Context, Contract, method
 from ledger import limits
-from ledger.codec import Record, Schema, encode
+from ledger.codec import Record, Schema
 from ledger.data_index import Registration, Supersession
 from ledger.ids import Bytes32, Count, Name
 
@@ -33,7 +33,7 @@ class Action(IntEnum):
 
 
 class IndexEntry(Record, frozen=True):
-    """One log entry; `content` commits to the registration in the transaction `index`."""
+    """One log entry; `content` commits to the arguments of the operation `index`."""
 
     index: Bytes32
     action: Annotated[int, Meta(ge=0, le=int(max(Action)))]
@@ -121,7 +121,7 @@ def _append(context: Context, action: Action, registration: Registration) -> Reg
         action=action,
         organisation=organisation,
         object=registration.object,
-        content=context.suite.digest(_TAG + encode(registration)),
+        content=context.suite.digest(_TAG + context.arguments),
     )
     key = organisation.encode() + b"\0" + registration.object
     sequence = context.log("index", _ENTRY).append(key, entry)

@@ -233,7 +233,7 @@ class Engine:
         except Rejected:
             return _refused(operation_id, Status.BAD_ARGUMENTS)
         account = Address(body.account)
-        context = Context(scope, overlay, block, account, identity, operation_id)
+        context = Context(scope, overlay, block, account, identity, operation_id, call.arguments)
         try:
             output = encode(method.run(context, arguments))
         except Revert as refusal:

@@ -74,6 +74,7 @@ class Context:
         "_overlay",
         "_prefix",
         "account",
+        "arguments",
         "block",
         "contract",
         "events",
@@ -91,6 +92,7 @@ class Context:
         account: Address,
         identity: Account | None,
         operation_id: TransactionId,
+        arguments: bytes = b"",
     ) -> None:
         self._overlay = overlay
         self._prefix = scope.prefix
@@ -101,6 +103,7 @@ class Context:
         self.account = account
         self.identity = identity
         self.operation_id = operation_id
+        self.arguments = arguments
         self.events: list[Event] = []
 
     @property
