@@ -169,7 +169,10 @@ def read_genesis(path: Path) -> Genesis:
     Raises: PrivateFileError when it cannot be read, Rejected(TOO_LARGE | BAD_GENESIS | BAD_ADDRESS)
         when it breaks a rule.
     """
-    return parse_genesis(read_public(path, GENESIS_FILE_BYTES))
+    try:
+        return parse_genesis(read_public(path, GENESIS_FILE_BYTES))
+    except Rejected as refusal:
+        raise Rejected(refusal.reason, f"{path}: {refusal.detail}", **refusal.facts) from None
 
 
 def read_description(path: Path) -> Description:

@@ -46,7 +46,7 @@ from node.clock import Clock, SystemClock
 from node.config import NodeConfig
 from node.driver import BatchArrived, Collaborators, ConsensusDriver
 from node.executor import DecidedBlock, Executor
-from node.identity import check_authority, identify
+from node.identity import check_links, identify
 from node.keystore import PassphraseSource, load_key
 from node.limits import QUARANTINE_HEIGHTS
 from node.mempool import Mempool
@@ -80,7 +80,7 @@ class RunningNode:
         self._stages = StageClock()
         self.metrics = Metrics(self._stages)
         self._genesis = read_genesis(config.node.genesis_file)
-        check_authority(self._genesis, config.tls.authority_file)
+        check_links(self._genesis, config.tls, self._clock.now_ms())
         key = load_key(config.node.key_file, passphrase)
         data = config.node.data_dir
         self._state = StateStore(LevelStore(data / "state"))
