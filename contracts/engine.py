@@ -35,7 +35,7 @@ from ledger.receipts import Receipt, Status
 from ledger.replay import ReplayWindow
 from ledger.state import Overlay, StateReader
 from ledger.store.results import Locator
-from ledger.transaction import Call, Chain, Transaction, TransactionBody, operation_ids
+from ledger.transaction import Call, Chain, Transaction, operation_ids
 
 NATIVE = {contract.name: contract for contract in (accounts.CONTRACT, data_index.CONTRACT)}
 _NOBODY = Address(bytes(32))
@@ -141,20 +141,23 @@ class Engine:
         """Run one transaction: keep or drop its writes, add its receipts to `outcome`."""
         body = transaction.body
         identity = self.account(overlay, body.account)
-        status = self._admission(identity, window, block, transaction)
+        key = body.module, body.level
+        namespace = self._namespaces.get(key)
+        status = _admission(namespace, identity, window, block, transaction)
         ids = operation_ids(transaction, self._chain.suite)
-        if status is not None:
-            receipts = [_refused(operation_id, status) for operation_id in ids]
-        elif transaction.is_envelope:
-            receipts = self._envelope(overlay, block, transaction, ids, identity)
+        if status is not None or namespace is None:
+            refusal = status or Status.UNKNOWN_NAMESPACE
+            receipts = [_refused(operation_id, refusal) for operation_id in ids]
         else:
-            call = transaction.operations[0]
-            receipts = [self._operation(overlay, block, body, ids[0], call, identity)]
-            _settle(overlay, receipts[0])
-        namespace = body.module, body.level
-        encoded = outcome.receipts.get(namespace)
+            run = _Run(namespace, overlay, block, Address(body.account), identity)
+            if transaction.is_envelope:
+                receipts = _envelope(run, transaction, ids)
+            else:
+                receipts = [_operation(run, ids[0], transaction.operations[0])]
+                _settle(overlay, receipts[0])
+        encoded = outcome.receipts.get(key)
         if encoded is None:
-            encoded = outcome.receipts[namespace] = []
+            encoded = outcome.receipts[key] = []
         if status is not Status.DUPLICATE:
             succeeded = all(receipt.status == 0 for receipt in receipts)
             window.record(transaction.id, body.valid_until, succeeded=succeeded)
@@ -163,84 +166,6 @@ class Engine:
             outcome.transactions += 1
             outcome.operations += len(receipts)
         encoded += [encode(receipt) for receipt in receipts]
-
-    def _admission(
-        self,
-        identity: Account | None,
-        window: ReplayWindow,
-        block: BlockContext,
-        transaction: Transaction,
-    ) -> Status | None:
-        """The refusal that holds before any operation runs; the order of rules is protocol."""
-        body = transaction.body
-        if window.seen(transaction.id, body.valid_until):
-            return Status.DUPLICATE
-        if body.valid_until < block.time:
-            return Status.EXPIRED
-        if (body.module, body.level) not in self._namespaces:
-            return Status.UNKNOWN_NAMESPACE
-        if identity is None:
-            return Status.UNKNOWN_ACCOUNT
-        if identity.script != (body.signer or body.account):
-            return Status.SIGNER_NOT_CURRENT
-        if body.after is not None and not window.succeeded(TransactionId(body.after)):
-            return Status.AFTER_NOT_FOUND
-        return None
-
-    def _envelope(
-        self,
-        overlay: Overlay,
-        block: BlockContext,
-        transaction: Transaction,
-        ids: tuple[TransactionId, ...],
-        identity: Account | None,
-    ) -> list[Receipt]:
-        """The operations of an envelope in order; an atomic one ends with its first failure."""
-        body = transaction.body
-        atomic = transaction.is_atomic
-        receipts: list[Receipt] = []
-        for operation_id, call in zip(ids, transaction.operations, strict=True):
-            receipt = self._operation(overlay, block, body, operation_id, call, identity)
-            receipts.append(receipt)
-            if not atomic:
-                _settle(overlay, receipt)
-            elif receipt.status != 0:
-                overlay.drop()
-                aborted = [_refused(operation, Status.ABORTED) for operation in ids]
-                aborted[len(receipts) - 1] = receipt
-                return aborted
-        overlay.keep()
-        return receipts
-
-    def _operation(
-        self,
-        overlay: Overlay,
-        block: BlockContext,
-        body: TransactionBody,
-        operation_id: TransactionId,
-        call: Call,
-        identity: Account | None,
-    ) -> Receipt:
-        namespace = self._namespaces[body.module, body.level]
-        found = namespace.methods.get((call.contract, call.method))
-        if found is None or not found[0].writes:
-            known = call.contract in namespace.contracts
-            status = Status.UNKNOWN_METHOD if known else Status.UNKNOWN_CONTRACT
-            return _refused(operation_id, status)
-        method, scope = found
-        try:
-            arguments = method.schema.decode(call.arguments)
-        except Rejected:
-            return _refused(operation_id, Status.BAD_ARGUMENTS)
-        account = Address(body.account)
-        context = Context(scope, overlay, block, account, identity, operation_id, call.arguments)
-        try:
-            output = encode(method.run(context, arguments))
-        except Revert as refusal:
-            return Receipt(operation_id, Status.REVERTED, refusal.error, 0, b"", ())
-        if len(output) > limits.RETURN_BYTES:
-            raise InvariantError(f"{call.contract}.{call.method} answers too much")
-        return Receipt(operation_id, 0, "", 0, output, tuple(context.events))
 
     def method(self, module: str, contract: str, name: str) -> Method | None:
         """A method of a module's contract, or None."""
@@ -265,6 +190,80 @@ class Engine:
         scope = scope_of(self._chain.suite, module, level, contract)
         context = Context(scope, overlay, block, _NOBODY, None, _NO_OPERATION)
         return view.run(context, arguments)
+
+
+class _Run(msgspec.Struct, frozen=True, gc=False):
+    """What the operations of one transaction share."""
+
+    namespace: _Namespace
+    overlay: Overlay
+    block: BlockContext
+    account: Address
+    identity: Account | None
+
+
+def _admission(
+    namespace: _Namespace | None,
+    identity: Account | None,
+    window: ReplayWindow,
+    block: BlockContext,
+    transaction: Transaction,
+) -> Status | None:
+    """The refusal that holds before any operation runs; the order of rules is protocol."""
+    body = transaction.body
+    if window.seen(transaction.id, body.valid_until):
+        return Status.DUPLICATE
+    if body.valid_until < block.time:
+        return Status.EXPIRED
+    if namespace is None:
+        return Status.UNKNOWN_NAMESPACE
+    if identity is None:
+        return Status.UNKNOWN_ACCOUNT
+    if identity.script != (body.signer or body.account):
+        return Status.SIGNER_NOT_CURRENT
+    if body.after is not None and not window.succeeded(TransactionId(body.after)):
+        return Status.AFTER_NOT_FOUND
+    return None
+
+
+def _envelope(run: _Run, transaction: Transaction, ids: tuple[TransactionId, ...]) -> list[Receipt]:
+    """The operations of an envelope in order; an atomic one ends with its first failure."""
+    atomic = transaction.is_atomic
+    receipts: list[Receipt] = []
+    for operation_id, call in zip(ids, transaction.operations, strict=True):
+        receipt = _operation(run, operation_id, call)
+        receipts.append(receipt)
+        if not atomic:
+            _settle(run.overlay, receipt)
+        elif receipt.status != 0:
+            run.overlay.drop()
+            aborted = [_refused(operation, Status.ABORTED) for operation in ids]
+            aborted[len(receipts) - 1] = receipt
+            return aborted
+    run.overlay.keep()
+    return receipts
+
+
+def _operation(run: _Run, operation_id: TransactionId, call: Call) -> Receipt:
+    namespace = run.namespace
+    found = namespace.methods.get((call.contract, call.method))
+    if found is None or not found[0].writes:
+        known = call.contract in namespace.contracts
+        return _refused(operation_id, Status.UNKNOWN_METHOD if known else Status.UNKNOWN_CONTRACT)
+    method, scope = found
+    raw = call.arguments
+    try:
+        arguments = method.schema.decode(raw)
+    except Rejected:
+        return _refused(operation_id, Status.BAD_ARGUMENTS)
+    context = Context(scope, run.overlay, run.block, run.account, run.identity, operation_id, raw)
+    try:
+        output = encode(method.run(context, arguments))
+    except Revert as refusal:
+        return Receipt(operation_id, Status.REVERTED, refusal.error, 0, b"", ())
+    if len(output) > limits.RETURN_BYTES:
+        raise InvariantError(f"{call.contract}.{call.method} answers too much")
+    return Receipt(operation_id, 0, "", 0, output, tuple(context.events))
 
 
 def _refused(operation_id: TransactionId, status: Status) -> Receipt:

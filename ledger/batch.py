@@ -99,12 +99,12 @@ def batch_digest(header: bytes, suite: CryptoSuite) -> BatchDigest:
     return BatchDigest(suite.digest(BATCH_TAG + header))
 
 
-def digest_of_wire(wire: bytes, suite: CryptoSuite) -> BatchDigest:
-    """The digest of a batch's bytes, without looking at its transactions.
+def decode_batch(wire: bytes) -> SignedBatch:
+    """The outer record of a batch's bytes; neither header nor transactions are looked at.
 
     Raises: Rejected(TOO_LARGE | MALFORMED | NON_CANONICAL).
     """
-    return batch_digest(_SIGNED.decode(wire).header, suite)
+    return _SIGNED.decode(wire)
 
 
 def build_batch(
@@ -126,7 +126,11 @@ def parse_batch(wire: bytes, chain: Chain) -> Batch:
     Raises: Rejected(TOO_LARGE | MALFORMED | NON_CANONICAL | UNSUPPORTED_VERSION | WRONG_CHAIN |
         BAD_ENVELOPE | BAD_BATCH).
     """
-    signed = _SIGNED.decode(wire)
+    return check_batch(wire, decode_batch(wire), chain)
+
+
+def check_batch(wire: bytes, signed: SignedBatch, chain: Chain) -> Batch:
+    """The batch of bytes that are decoded already; see `parse_batch`."""
     header = _HEADER.decode(signed.header)
     if header.version != limits.PROTOCOL_VERSION:
         raise Rejected(Reason.UNSUPPORTED_VERSION, "batch", version=header.version)

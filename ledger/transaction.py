@@ -111,11 +111,8 @@ class Transaction(msgspec.Struct, frozen=True, gc=False, eq=False):
     operations: tuple[Call, ...]
     id: TransactionId
     leaf: Hash
-
-    @property
-    def is_envelope(self) -> bool:
-        """Whether one signature covers a list of operations."""
-        return isinstance(self.body.payload, EnvelopeSummary)
+    is_envelope: bool
+    """Whether one signature covers a list of operations."""
 
     @property
     def is_atomic(self) -> bool:
@@ -158,6 +155,7 @@ def parse_transaction(wire: bytes, chain: Chain) -> Transaction:
         operations=operations,
         id=TransactionId(digest(TRANSACTION_TAG + signed.body)),
         leaf=digest(LEAF_TAG + wire),
+        is_envelope=signed.operations is not None,
     )
 
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import trio
 
 from ledger import limits as protocol
-from ledger.batch import Batch, digest_of_wire, parse_batch
+from ledger.batch import Batch, SignedBatch, check_batch
 from ledger.errors import Reason, Rejected
-from ledger.ids import Address, BatchDigest, Hash, TransactionId
+from ledger.ids import Address, Hash, TransactionId
 from ledger.transaction import Transaction, parse_transaction, verify_signatures
 from ledger.validators import ValidatorSet
 from node import limits
@@ -122,20 +122,15 @@ class Admission:
                 verify_signatures(transaction, chain)
                 verified[leaf] = None
 
-    def batch_digest(self, wire: bytes) -> BatchDigest:
-        """The digest of a batch's bytes, without looking at its transactions.
-
-        Raises: Rejected(TOO_LARGE | MALFORMED | NON_CANONICAL).
-        """
-        return digest_of_wire(wire, self._chain.suite)
-
-    async def verify_batch(self, wire: bytes, validators: ValidatorSet) -> Batch:
+    async def verify_batch(
+        self, wire: bytes, signed: SignedBatch, validators: ValidatorSet
+    ) -> Batch:
         """A batch of a peer with every signature checked.
 
         Raises: Rejected; the author signed it, so the blame is the author's.
         """
         with self._stages.measure(Stage.DECODE):
-            batch = parse_batch(wire, self._chain)
+            batch = check_batch(wire, signed, self._chain)
         self._check_author(batch, validators)
         await self._verify_all(batch.transactions)
         return batch

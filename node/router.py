@@ -13,6 +13,7 @@ import trio
 
 from consensus.events import MessageReceived, PeerStatus
 from consensus.messages import Signed
+from ledger.batch import SignedBatch, batch_digest, decode_batch
 from ledger.codec import encode
 from ledger.errors import PeerProtocolError, Reason, Rejected
 from ledger.ids import Address, BatchDigest, BlockHash, Height, Round, ValidatorIndex
@@ -39,6 +40,7 @@ class _Arrived:
     peer: Address
     digest: BatchDigest
     payload: bytes
+    signed: SignedBatch
 
 
 class Router:
@@ -204,11 +206,13 @@ class Router:
         while self._queued_bytes > limits.VERIFY_QUEUE_BYTES:
             self._room = trio.Event()
             await self._room.wait()
-        digest = self._admission.batch_digest(payload)
+        with self._stages.measure(Stage.DECODE):
+            signed = decode_batch(payload)
+            digest = batch_digest(signed.header, self._writer.chain.suite)
         if digest in self._pool or digest in self._pool.arriving:
             return
         self._pool.arriving[digest] = None
-        self._queue.append(_Arrived(peer, digest, payload))
+        self._queue.append(_Arrived(peer, digest, payload, signed))
         self._queued_bytes += len(payload)
         self._work.set()
 
@@ -228,7 +232,9 @@ class Router:
         try:
             if self._writer.blocks.has_batch(arrived.digest):
                 return
-            batch = await self._admission.verify_batch(arrived.payload, self._writer.validators)
+            batch = await self._admission.verify_batch(
+                arrived.payload, arrived.signed, self._writer.validators
+            )
         except Rejected as refusal:
             self._metrics.refused.labels(refusal.reason.value).inc()
             _log.warning("batch_refused", peer=peer.hex(), reason=str(refusal))

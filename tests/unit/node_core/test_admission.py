@@ -4,6 +4,7 @@ import msgspec
 import pytest
 import trio
 
+from ledger.batch import decode_batch
 from ledger.codec import encode
 from ledger.errors import Reason, Rejected
 from ledger.limits import REPLAY_WINDOW_MS
@@ -133,7 +134,7 @@ def test_an_executed_transaction_answers_its_id_after_it_expired_too(door):
 
 
 def verified(door, wire):
-    return trio.run(door.admission.verify_batch, wire, VALIDATORS)
+    return trio.run(door.admission.verify_batch, wire, decode_batch(wire), VALIDATORS)
 
 
 def test_a_batch_of_a_validator_with_good_signatures_is_believed(door):

@@ -114,8 +114,8 @@ def test_a_batch_that_is_ordered_while_it_is_verified_is_not_kept(tmp_path):
         batch = make_batch(transactions(1, 2 * limits.SLICE_SIGNATURES), author=1)
         verify = node.admission.verify_batch
 
-        async def slowly(payload, validators):
-            found = await verify(payload, validators)
+        async def slowly(payload, signed, validators):
+            found = await verify(payload, signed, validators)
             block, certificate = node.disk.next_block(batch)
             places = [node.disk.bodies.append(batch.wire)]
             await node.writer.append(block, certificate, [batch], places, lambda _height: None)

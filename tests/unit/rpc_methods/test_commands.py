@@ -21,7 +21,7 @@ from tests.unit.rpc_methods.memory_chain import (
 RESOURCES = [{"resourceType": "Patient", "id": f"p{number}", "note": "患者"} for number in range(3)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def place(tmp_path_factory):
     """A served chain with its genesis, an account key and a bundle of three records."""
     folder = tmp_path_factory.mktemp("commands")
@@ -41,7 +41,7 @@ def run(*arguments):
     return CliRunner().invoke(cli.main, ["--lang", "en", *map(str, arguments)])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def registered(place):
     node, folder, url = place
     result = run(
