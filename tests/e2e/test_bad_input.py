@@ -5,6 +5,8 @@ import json
 import secrets
 import shutil
 import socket
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import msgspec
@@ -318,18 +320,18 @@ def own_ports():
     }, port + 1
 
 
-def test_a_node_with_a_certificate_of_another_authority_gets_no_link(network, tmp_path):
+def test_a_node_with_a_certificate_of_another_authority_does_not_even_start(network, tmp_path):
+    """That peers refuse such a link is shown in tests/integration/test_p2p.py."""
     config = intruder(network, tmp_path)
     now = datetime.fromtimestamp(CLOCK.now_ms() / 1000, UTC)
     root = authority.create_root("Another authority", now)
     address = load_public(config.parent / "node.json").address
     pair = authority.issue_node(root, decode_text(address)[1].hex(), now)
     authority.save_node(pair, config.parent / "tls.crt", config.parent / "tls.key", replace=True)
-    network.kill("node3")
-    try:
-        check_stays_alone(config, network)
-    finally:
-        network.start("node3")
+    command = [sys.executable, "-m", "cli", "node", "run", "--config", str(config)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (4, "")
+    assert "was not issued by the authority" in ended.stderr
 
 
 def check_stays_alone(config, network):
