@@ -25,7 +25,6 @@ from ledger.merkle import root_of_entries
 from ledger.receipts import RECEIPT, RECEIPT_TAG, Status
 from ledger.replay import BUCKET_MS, ReplayWindow
 from ledger.state import EMPTY_STATE, Overlay, WriteSet, next_state_root
-from ledger.store.blocks import BlockStore
 from ledger.store.results import NamespaceResult, StateStore, StateTip
 from ledger.transaction import operation_ids
 from node.limits import SLICE_TRANSACTIONS
@@ -46,15 +45,16 @@ class DecidedBlock:
 class Executor:
     """Executed state, one block after another."""
 
-    def __init__(
-        self, genesis: Genesis, state: StateStore, blocks: BlockStore, stages: StageClock
-    ) -> None:
+    def __init__(self, genesis: Genesis, state: StateStore, stages: StageClock) -> None:
+        """Install genesis when the store is new.
+
+        Raises: Rejected(BAD_GENESIS) for a contract this version does not have.
+        """
         self.chain = chain_of(genesis)
         self.engine = Engine(self.chain, genesis.modules)
         self.state = state
         self.window = ReplayWindow()
         self._genesis = genesis
-        self._blocks = blocks
         self._stages = stages
         if state.tip is None:
             self._install_genesis()

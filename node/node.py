@@ -87,7 +87,7 @@ class RunningNode:
         self._blocks_store = LevelStore(data / "blocks")
         self._bodies = BodyFiles(data / "bodies")
         blocks = BlockStore(self._blocks_store, self._bodies)
-        self._executor = Executor(self._genesis, self._state, blocks, self._stages)
+        self._executor = Executor(self._genesis, self._state, self._stages)
         self._identity = identify(self._genesis, key, self._executor.chain)
         self._writer = ChainWriter(self._genesis, blocks, self._executor, self._stages)
         self._mempool = Mempool()

@@ -289,6 +289,8 @@ def test_garbage_on_the_p2p_port_is_dropped(network):
                     pass
             except ConnectionError:
                 continue
+    assert network.look("node0")["peers"] == 3
+    assert network.register(secrets.randbits(60))["status"] == "OK"
 
 
 def test_many_silent_connections_do_not_keep_out_a_client(network):

@@ -211,7 +211,7 @@ class LocalChain:
         """The same without recovery."""
         self.state = StateStore(self.state_data)
         self.blocks = BlockStore(self.block_data, self.bodies)
-        self.executor = Executor(GENESIS, self.state, self.blocks, StageClock())
+        self.executor = Executor(GENESIS, self.state, StageClock())
         self.writer = ChainWriter(GENESIS, self.blocks, self.executor, StageClock())
 
     @property
