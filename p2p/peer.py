@@ -23,7 +23,7 @@ from p2p.queues import OutboundQueues
 from p2p.transport import Connection
 
 READ_BYTES = 256 * KIB
-"""Most bytes of one read; TLS gives at most one record (16 KiB) of them at a time."""
+"""Most plain text handed over at once."""
 SLICE_BYTES = 256 * KIB
 """One send, which must pass within SEND_TIMEOUT_S: 210 kbit/s is the slowest useful line."""
 SEND_TIMEOUT_S = 10.0

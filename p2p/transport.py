@@ -22,6 +22,7 @@ from p2p.tls import (
     read_peer_certificate,
     server_context,
 )
+from p2p.tls_stream import TlsStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +109,13 @@ async def _handshake(
     stream: trio.abc.Stream, context: ssl.SSLContext, *, server_side: bool
 ) -> Connection:
     """TLS on an open stream; closes it unless it succeeds."""
-    # https_compatible: the end of the stream needs no close_notify. Frames carry their length, so
-    # a cut stream cannot pass for a whole one, and closing never waits for a stuck peer.
-    secured = trio.SSLStream(stream, context, server_side=server_side, https_compatible=True)
+    secured = TlsStream(stream, context, server_side=server_side)
     try:
         host, port = remote_name(stream)
-        await secured.do_handshake()
-        identity = _peer_identity(secured)
+        certificate_der = await secured.do_handshake()
+        if certificate_der is None:
+            raise PeerProtocolError("the peer showed no certificate")
+        identity = read_peer_certificate(certificate_der)
     except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(secured)
         raise PeerProtocolError(f"TLS handshake failed: {error.__cause__ or error}") from error
@@ -122,14 +123,6 @@ async def _handshake(
         await trio.aclose_forcefully(secured)
         raise
     return Connection(secured, identity, host, port)
-
-
-def _peer_identity(secured: trio.SSLStream[trio.abc.Stream]) -> CertificateIdentity:
-    # trio hands out the attributes of ssl.SSLObject without types.
-    certificate_der = cast("ssl.SSLObject", secured).getpeercert(binary_form=True)
-    if certificate_der is None:
-        raise PeerProtocolError("the peer showed no certificate")
-    return read_peer_certificate(certificate_der)
 
 
 def remote_name(stream: trio.abc.Stream) -> tuple[str, int]:
