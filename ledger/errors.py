@@ -112,7 +112,15 @@ class StoreDamagedError(InvariantError):
         self.store = store
         self.where = where
         self.problem = problem
-        super().__init__(f"the store {store} is damaged: {where}: {problem}")
+        super().__init__(
+            f"the store {store} is damaged: {where}: {problem}; it is left as it is, and "
+            f"`kanglian node rebuild --config FILE --store {self.rebuild}` makes a new one"
+        )
+
+    @property
+    def rebuild(self) -> str:
+        """What must be made anew: `state` from the own blocks, or `blocks` from peers."""
+        return str(Store.STATE if self.store == Store.STATE else Store.BLOCKS)
 
 
 def invariant(condition: object, message: str) -> None:

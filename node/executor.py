@@ -161,7 +161,7 @@ class Executor:
             block_hash=block.block_hash,
             time=header.time,
             state_root=next_state_root(Hash(tip.state_root), writes, suite),
-            receipts_root=receipts_root(_summaries(receipts, suite), suite),
+            receipts_root=receipts_root(receipt_summaries(receipts, suite), suite),
             replay_root=self._committed.root(),
             history=history,
             must_follow=count > 0,
@@ -174,9 +174,10 @@ class Executor:
         return BlockResults(next_tip, writes, receipts, located, nodes, replay, forgotten)
 
 
-def _summaries(
+def receipt_summaries(
     results: tuple[NamespaceResult, ...], suite: CryptoSuite
 ) -> tuple[NamespaceReceipts, ...]:
+    """The leaves of a receipts root."""
     return tuple(
         NamespaceReceipts(
             module=result.module,

@@ -63,7 +63,7 @@ class LevelStore:
             check_continuity(self._path)
         except (DescriptorError, FileNotFoundError) as error:
             # The files of a store in use change under the reader's eyes.
-            if _is_locked(self._path / "LOCK"):
+            if is_in_use(self._path):
                 raise self._in_use(error) from error
             if isinstance(error, FileNotFoundError):
                 raise self._damaged(str(error.filename), "the file is missing") from error
@@ -148,12 +148,12 @@ def _words(problem: Exception | str) -> str:
     return first.decode(errors="replace") if isinstance(first, bytes) else str(first)
 
 
-def _is_locked(path: Path) -> bool:
+def is_in_use(folder: Path) -> bool:
     """Whether a process holds the lock of a store.  Source: proc(5), /proc/locks.
 
     Asking the file itself would cost this process its own locks on it when it is closed again.
     """
     try:
-        return f":{path.stat().st_ino} " in Path("/proc/locks").read_text()
+        return f":{(folder / 'LOCK').stat().st_ino} " in Path("/proc/locks").read_text()
     except OSError:
         return False

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ledger import limits
 from ledger.codec import Record, Schema, encode
-from ledger.errors import InvariantError, invariant
+from ledger.errors import Store, StoreDamagedError, invariant
 from ledger.history import Frontier, Node
 from ledger.ids import Hash, TransactionId
 from ledger.replay import ReplayBlock
@@ -139,7 +139,8 @@ class StateStore:
         for _, data in self._store.scan(prefix + _FIRST, stop, reverse=True):
             write = _LOG_WRITE.decode(data)
             return write.entries[sequence - write.first_sequence]
-        raise InvariantError(f"log entry {sequence} is counted but missing")
+        where = f"entry {sequence} of log {log.hex()}"
+        raise StoreDamagedError(Store.STATE, where, "it is counted but missing")
 
     def log_find(self, log: bytes, key: bytes, after: int, limit: int, /) -> list[int]:
         """Ascending positions above `after` of entries with this key."""
@@ -158,7 +159,7 @@ class StateStore:
         data = self._store.get(b"l" + log + first_sequence.to_bytes(8, "big"))
         return None if data is None else _LOG_WRITE.decode(data)
 
-    def log_position(self, log: bytes, key: bytes, sequence: int) -> bool:
+    def has_log_key(self, log: bytes, key: bytes, sequence: int) -> bool:
         """Whether an entry is found by its key."""
         return self._store.get(_position_key(log, key, sequence)) is not None
 
@@ -185,11 +186,11 @@ class StateStore:
     def history_node(self, level: int, index: int) -> Hash:
         """The hash of a complete subtree of the history log.
 
-        Raises: InvariantError when it is missing.
+        Raises: StoreDamagedError when it is missing.
         """
         data = self._store.get(_history_key(level, index))
         if data is None:
-            raise InvariantError(f"history node {level}/{index} is missing")
+            raise StoreDamagedError(Store.STATE, f"history node {level}/{index}", "it is missing")
         return Hash(data)
 
     def commit(self, done: BlockResults) -> None:
