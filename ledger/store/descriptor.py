@@ -166,6 +166,8 @@ def _apply(found: Descriptor, edit: bytes) -> None:
         nonlocal at
         length = integer()
         at += length
+        if at > len(edit):
+            raise ValueError("a text is too short")
         return edit[at - length : at]
 
     while at < len(edit):
