@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
@@ -20,9 +20,6 @@ from ledger.errors import KanglianError
 from node import messages
 from node.messages import say
 from rpc import console
-
-if TYPE_CHECKING:
-    from node.keystore import PublicHalf
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -215,7 +212,7 @@ def key_new(
     if unencrypted:
         console.note(say("development_key", path=path))
     text = say("key_made", address=made.address, path=path)
-    console.show(_public_view(made.public), text, as_json=as_json)
+    console.show(console.public_view(made.public), text, as_json=as_json)
 
 
 @_command(key, "show")
@@ -224,7 +221,7 @@ def key_show(path: Path, as_json: bool) -> None:
     """Show what may be shown."""
     from node.keystore import load_public
 
-    view = _public_view(load_public(path))
+    view = console.public_view(load_public(path))
     console.show(view, say("key_lines", **view), as_json=as_json)
 
 
@@ -236,15 +233,6 @@ def key_address(path: Path, as_json: bool) -> None:
 
     address = load_public(path).address
     console.show({"address": address}, address, as_json=as_json)
-
-
-def _public_view(public: "PublicHalf") -> dict[str, str]:
-    return {
-        "address": public.address,
-        "kind": public.kind.name.lower(),
-        "key_type": public.key_type.name.lower(),
-        "public_key": public.public_key.hex(),
-    }
 
 
 @main.group(help=say("help_ca"))
@@ -347,6 +335,25 @@ def node_run(config: Path, as_json: bool) -> None:  # noqa: ARG001 - `_guarded` 
 
     key_file, passphrase_file = loaded.node.key_file, loaded.node.passphrase_file
     trio.run(run, loaded, console.passphrases(passphrase_file, key_file))
+
+
+@_command(node, "scrub")
+@_option("config", type=FILE, required=True)
+def node_scrub(config: Path, as_json: bool) -> None:
+    """All that is stored is what headers commit to, or this ends with the name of the damage."""
+    from rpc.stores import scrub
+
+    scrub(config, as_json=as_json)
+
+
+@_command(node, "rebuild")
+@_option("config", type=FILE, required=True)
+@_option("store", type=click.Choice(["state", "blocks"]), required=True)
+def node_rebuild(config: Path, store: str, as_json: bool) -> None:
+    """A new store in the place of a damaged one, which is set aside."""
+    from rpc.stores import rebuild_store
+
+    rebuild_store(config, store, as_json=as_json)
 
 
 @_command(main, "info")

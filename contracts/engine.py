@@ -32,7 +32,7 @@ from ledger.errors import InvariantError, Reason, Rejected
 from ledger.genesis import Genesis, Module
 from ledger.ids import Address, TransactionId
 from ledger.receipts import Receipt, Status
-from ledger.replay import ReplayWindow
+from ledger.replay import NO_NAMESPACE, ReplayEntry, ReplayWindow
 from ledger.state import Overlay, StateReader
 from ledger.store.results import Locator
 from ledger.transaction import Call, Chain, Transaction, operation_ids
@@ -58,6 +58,10 @@ class Outcome:
         default_factory=list[tuple[TransactionId, Locator]]
     )
     """Like `located`, but the window no longer tells whether the id was executed before."""
+    replay: dict[tuple[str, int], list[ReplayEntry]] = field(
+        default_factory=dict[tuple[str, int], list[ReplayEntry]]
+    )
+    """What the block adds to the replay window of each namespace."""
     transactions: int = 0
     operations: int = 0
     """Of those that were not seen before."""
@@ -164,6 +168,11 @@ class Engine:
             for receipt in receipts:
                 succeeded &= receipt.status == 0
             window.record(transaction.id, body.valid_until, succeeded=succeeded)
+            known = NO_NAMESPACE if namespace is None else key
+            entries = outcome.replay.get(known)
+            if entries is None:
+                entries = outcome.replay[known] = []
+            entries.append((transaction.id, body.valid_until, succeeded))
             places = outcome.expired if status is Status.EXPIRED else outcome.located
             _locate(places, block.height, position, transaction, ids, len(encoded))
             outcome.transactions += 1

@@ -3,7 +3,7 @@
 What it decides: the bytes of headers and blocks, their hashes, and the roots a header must hold for
 given batches. Whether a header is the right one for a chain is `ledger/chain.py`.
 Header fields whose machinery comes with a later protocol version carry the empty root
-(`stamps_root`, `messages_root`, `replay_root`).
+(`stamps_root`, `messages_root`).
 Source: docs/format.md section 6; architecture section 3.
 """
 

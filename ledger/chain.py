@@ -33,6 +33,7 @@ class Tip:
     time: int
     state_root: Hash
     receipts_root: Hash
+    replay_root: Hash
     history_root: Hash
     must_follow: bool
 
@@ -75,7 +76,7 @@ def derive_header(
         state_root=tip.state_root,
         receipts_root=tip.receipts_root,
         messages_root=empty,
-        replay_root=empty,
+        replay_root=tip.replay_root,
         history_root=tip.history_root,
     )
 

@@ -95,6 +95,34 @@ class InvariantError(KanglianError):
     """A promise we make to ourselves is broken: stop the node."""
 
 
+@unique
+class Store(StrEnum):
+    """What of a node's data is damaged; the value is the name of its folder."""
+
+    BLOCKS = "blocks"
+    BODIES = "bodies"
+    STATE = "state"
+
+
+class StoreDamagedError(InvariantError):
+    """A store does not hold what was written into it. It is left as it is, never repaired."""
+
+    def __init__(self, store: str, where: str, problem: str) -> None:
+        """`store` is a folder, `where` a file, a height or a key in it, `problem` what is wrong."""
+        self.store = store
+        self.where = where
+        self.problem = problem
+        super().__init__(
+            f"the store {store} is damaged: {where}: {problem}; it is left as it is, and "
+            f"`kanglian node rebuild --config FILE --store {self.rebuild}` makes a new one"
+        )
+
+    @property
+    def rebuild(self) -> str:
+        """What must be made anew: `state` from the own blocks, or `blocks` from peers."""
+        return str(Store.STATE if self.store == Store.STATE else Store.BLOCKS)
+
+
 def invariant(condition: object, message: str) -> None:
     """Raise InvariantError unless `condition`; unlike assert it survives `python -O`."""
     if not condition:

@@ -12,7 +12,7 @@ from ledger.batch import Batch, parse_batch
 from ledger.block import BLOCK, HEADER, Block, Demotion, Header, block_hash
 from ledger.chain import Choice, Tip, check_contents, check_header, derive_header
 from ledger.codec import encode
-from ledger.errors import InvariantError, Reason, Rejected, invariant
+from ledger.errors import Reason, Rejected, Store, StoreDamagedError, invariant
 from ledger.genesis import Genesis, genesis_validators
 from ledger.ids import BlockHash, Height, Round, ValidatorIndex
 from ledger.store.blocks import BlockStore, StoredBlock
@@ -63,13 +63,10 @@ class ChainWriter:
         """Execute what was decided but not executed; say what the log must know.
 
         `end_height` records a durable block in the log, where the crash came before its record.
-        Raises: InvariantError when a store lost what another still knows.
+        Raises: StoreDamagedError when a store lost what another still knows.
         """
-        state = self.executor.state_tip.height
-        stored = self.blocks.height
-        if state > stored:
-            raise InvariantError(f"state is at {state} but blocks end at {stored}: blocks are lost")
-        self.executor.rebuild_window(self.read_block)
+        state, stored = self.executor.state_tip.height, self.blocks.height
+        self._check_stores(state, stored)
         for height in range(state + 1, stored + 1):
             await self.executor.execute(self.read_block(height))
         self._load_demotions()
@@ -78,10 +75,26 @@ class ChainWriter:
         recovered = log.recovered
         ended = 0 if recovered.ended is None else recovered.ended.height
         if ended > stored:
-            raise InvariantError(f"the log ended {ended} but blocks end at {stored}")
+            problem = f"it ends at {stored} but the log ended height {ended}: blocks are lost"
+            raise StoreDamagedError(Store.BLOCKS, f"height {stored}", problem)
         if ended < stored and (recovered.ended is not None or recovered.entries):
             end_height(stored)
             recovered.entries.clear()
+
+    def _check_stores(self, state: int, stored: int) -> None:
+        """A crash leaves state at most one block behind; anything else is a loss.
+
+        Raises: StoreDamagedError.
+        """
+        if state > stored:
+            problem = f"it ends at {stored} but state is at {state}: blocks are lost"
+            raise StoreDamagedError(Store.BLOCKS, f"height {stored}", problem)
+        if state < stored - 1:
+            problem = f"it is at {state} but blocks end at {stored}: state is lost"
+            raise StoreDamagedError(Store.STATE, f"height {state}", problem)
+        if state and self.blocks.height_of(self.executor.state_tip.block_hash) != state:
+            problem = "it was reached by a block that the store of blocks does not have"
+            raise StoreDamagedError(Store.STATE, f"height {state}", problem)
 
     def _load_demotions(self) -> None:
         stored = self.blocks.block(self.blocks.height)
@@ -97,19 +110,19 @@ class ChainWriter:
     def read_block(self, height: int) -> DecidedBlock:
         """A stored block with its parsed batches.
 
-        Raises: InvariantError when it is not there, or when a body is not the one it orders.
+        Raises: StoreDamagedError when it is not there, or when a body is not the one it orders.
         """
         stored = self.blocks.block(height)
         if stored is None:
-            raise InvariantError(f"block {height} is missing from the store")
+            raise StoreDamagedError(Store.BLOCKS, f"height {height}", "the block is missing")
         block = BLOCK.decode(stored.block)
         wires = self.blocks.batches(block.batches)
         try:
             batches = tuple(parse_batch(wire, self.chain) for wire in wires)
         except Rejected as refusal:
-            raise InvariantError(f"a body of block {height} is damaged: {refusal}") from refusal
+            raise StoreDamagedError(Store.BODIES, f"height {height}", str(refusal)) from refusal
         if tuple(batch.digest for batch in batches) != block.batches:
-            raise InvariantError(f"a body of block {height} is damaged: another batch")
+            raise StoreDamagedError(Store.BODIES, f"height {height}", "it is another batch")
         return DecidedBlock(
             block=block,
             header=HEADER.decode(block.header),

@@ -5,7 +5,6 @@ answers are not kept waiting. The interface takes blocks and gives results, one 
 that it can move into a process of its own.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
@@ -16,17 +15,15 @@ from ledger.batch import Batch
 from ledger.block import Block, Header, NamespaceReceipts, receipts_root
 from ledger.chain import Tip
 from ledger.crypto.suite import CryptoSuite
-from ledger.errors import invariant
+from ledger.errors import Store, StoreDamagedError, invariant
 from ledger.genesis import Genesis, chain_of
-from ledger.history import EMPTY_FRONTIER, Node, history_entry
+from ledger.history import EMPTY_FRONTIER, history_entry
 from ledger.ids import BlockHash, Hash
-from ledger.limits import REPLAY_WINDOW_MS
 from ledger.merkle import root_of_entries
-from ledger.receipts import RECEIPT, RECEIPT_TAG, Status
-from ledger.replay import BUCKET_MS, ReplayWindow
-from ledger.state import EMPTY_STATE, Overlay, WriteSet, next_state_root
-from ledger.store.results import NamespaceResult, StateStore, StateTip
-from ledger.transaction import operation_ids
+from ledger.receipts import RECEIPT_TAG
+from ledger.replay import CommittedWindow, ReplayBlock, ReplayWindow, replay_block
+from ledger.state import EMPTY_STATE, Overlay, next_state_root
+from ledger.store.results import BlockResults, NamespaceResult, StateStore, StateTip
 from node.limits import SLICE_TRANSACTIONS
 from node.stages import Stage, StageClock
 
@@ -54,10 +51,13 @@ class Executor:
         self.engine = Engine(self.chain, genesis.modules)
         self.state = state
         self.window = ReplayWindow()
+        self._committed = CommittedWindow(self.chain.suite)
         self._genesis = genesis
         self._stages = stages
         if state.tip is None:
             self._install_genesis()
+        else:
+            self._restore_window(state.tip)
 
     @property
     def state_tip(self) -> StateTip:
@@ -76,6 +76,7 @@ class Executor:
             time=tip.time,
             state_root=Hash(tip.state_root),
             receipts_root=Hash(tip.receipts_root),
+            replay_root=Hash(tip.replay_root),
             history_root=Hash(tip.history.sized_root(self.chain.suite.digest)),
             must_follow=tip.must_follow,
         )
@@ -92,12 +93,28 @@ class Executor:
             time=self._genesis.time,
             state_root=next_state_root(EMPTY_STATE, writes, suite),
             receipts_root=receipts_root((), suite),
+            replay_root=self._committed.root(),
             history=history,
             must_follow=False,
             transactions=0,
             operations=0,
         )
-        self.state.commit(tip, writes, (), (), nodes)
+        nothing = ReplayBlock(0, tip.time, ())
+        self.state.commit(BlockResults(tip, writes, (), (), nodes, nothing))
+
+    def _restore_window(self, tip: StateTip) -> None:
+        """Remember what the blocks of the committed window added.
+
+        Raises: StoreDamagedError when it is not the window that the tip commits to.
+        """
+        for block in self.state.replay_blocks():
+            self.window.restore(block, tip.time)
+            self._committed.add(block)
+        self._committed.add(ReplayBlock(tip.height, tip.time, ()))
+        if self._committed.root() != tip.replay_root:
+            raise StoreDamagedError(
+                Store.STATE, "replay window", f"its entries are not those of height {tip.height}"
+            )
 
     async def execute(self, block: DecidedBlock) -> None:
         """Run the next block and make its results durable.
@@ -124,70 +141,43 @@ class Executor:
                 await trio.lowlevel.checkpoint()
         with self._stages.measure(Stage.ROOTS):
             done = self._results(tip, block, overlay, outcome, count)
-            # An expired id may have been executed before: its first receipt holds.
-            outcome.located += [
-                item for item in outcome.expired if self.state.locate(item[0]) is None
-            ]
         with self._stages.measure(Stage.STORE):
-            self.state.commit(done.tip, done.writes, done.receipts, outcome.located, done.history)
+            self.state.commit(done)
 
     def _results(
         self, tip: StateTip, block: DecidedBlock, overlay: Overlay, outcome: Outcome, count: int
-    ) -> "_Results":
-        suite = self.chain.suite
+    ) -> BlockResults:
+        suite, header = self.chain.suite, block.header
         receipts = tuple(
             NamespaceResult(module, level, tuple(encoded))
             for (module, level), encoded in sorted(outcome.receipts.items())
         )
         writes = overlay.write_set()
         history, nodes = tip.history.append(suite.digest, history_entry(block.block_hash))
+        replay = replay_block(header.height, header.time, outcome.replay)
+        forgotten = self._committed.add(replay)
         next_tip = StateTip(
-            height=block.header.height,
+            height=header.height,
             block_hash=block.block_hash,
-            time=block.header.time,
+            time=header.time,
             state_root=next_state_root(Hash(tip.state_root), writes, suite),
-            receipts_root=receipts_root(_summaries(receipts, suite), suite),
+            receipts_root=receipts_root(receipt_summaries(receipts, suite), suite),
+            replay_root=self._committed.root(),
             history=history,
             must_follow=count > 0,
             transactions=tip.transactions + outcome.transactions,
             operations=tip.operations + outcome.operations,
         )
-        return _Results(next_tip, writes, receipts, nodes)
-
-    def rebuild_window(self, read_block: Callable[[int], DecidedBlock]) -> None:
-        """Fill the replay window from the stored blocks that can still matter."""
-        tip = self.state_tip
-        height = tip.height
-        # An id is remembered to the end of its bucket, so look that much further back.
-        oldest = tip.time - REPLAY_WINDOW_MS - BUCKET_MS
-        while height > 0:
-            block = read_block(height)
-            if block.header.time < oldest:
-                break
-            succeeded = _succeeded(self.state.receipts(height))
-            for transaction in (item for batch in block.batches for item in batch.transactions):
-                ids = operation_ids(transaction, self.chain.suite)
-                # Going back in time, the first execution of an id is written last and holds.
-                self.window.record(
-                    transaction.id,
-                    transaction.body.valid_until,
-                    succeeded=all(operation_id in succeeded for operation_id in ids),
-                )
-            height -= 1
-        self.window.advance(tip.time)
+        # An expired id may have been executed before: its first receipt holds.
+        expired = [item for item in outcome.expired if self.state.locate(item[0]) is None]
+        located = [*outcome.located, *expired]
+        return BlockResults(next_tip, writes, receipts, located, nodes, replay, forgotten)
 
 
-@dataclass(frozen=True, slots=True)
-class _Results:
-    tip: StateTip
-    writes: WriteSet
-    receipts: tuple[NamespaceResult, ...]
-    history: tuple[Node, ...]
-
-
-def _summaries(
+def receipt_summaries(
     results: tuple[NamespaceResult, ...], suite: CryptoSuite
 ) -> tuple[NamespaceReceipts, ...]:
+    """The leaves of a receipts root."""
     return tuple(
         NamespaceReceipts(
             module=result.module,
@@ -197,8 +187,3 @@ def _summaries(
         )
         for result in results
     )
-
-
-def _succeeded(results: tuple[NamespaceResult, ...]) -> frozenset[bytes]:
-    receipts = (RECEIPT.decode(item) for result in results for item in result.receipts)
-    return frozenset(receipt.id for receipt in receipts if receipt.status == Status.OK)

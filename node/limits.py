@@ -65,3 +65,11 @@ RECENT_BLOCKS = 2
 after they left the caches of the processor: 16 cost 6 us of CPU per transaction."""
 QUARANTINE_HEIGHTS = 2
 """A node without its log votes again this many heights above anything it may have signed."""
+SCRUB_CYCLE_MS = 360_000_000
+"""One percent of the store an hour, so all of it is read again within 100 hours."""
+SCRUB_PAUSE_MS = 20
+"""Rest behind every slice of a running scrub: even when it is behind it takes 5% of the CPU."""
+SCRUB_TRANSACTIONS = 32
+"""Transactions decoded and looked up, or keys looked up, in one slice: about 1 ms."""
+SCRUB_HASHES = 512
+"""Entries hashed in one slice: about 1 ms. A power of two, so that a slice is a subtree."""

@@ -82,6 +82,13 @@ PHRASES: Mapping[str, Phrase] = {
     ),
     "help_node": Phrase("One node.", "单个节点。"),
     "help_node_run": Phrase("Run a node until it is told to stop.", "运行节点，直到收到停止信号。"),
+    "help_node_scrub": Phrase(
+        "Check everything a stopped node has stored.", "检查已停止节点的全部存储数据。"
+    ),
+    "help_node_rebuild": Phrase(
+        "Make a damaged store anew; the old one is set aside.",
+        "重建损坏的存储；原有数据另行保留。",
+    ),
     "help_register": Phrase(
         "Register the indexes of FHIR files or folders.", "登记 FHIR 文件或文件夹的数据索引。"
     ),
@@ -125,6 +132,10 @@ PHRASES: Mapping[str, Phrase] = {
     ),
     "option_genesis_out": Phrase("Where to write the genesis.", "创世文件的写入位置。"),
     "option_config": Phrase("Configuration file.", "配置文件。"),
+    "option_store": Phrase(
+        "state: from the node's own blocks; blocks: everything, from its peers.",
+        "state：由本节点的区块重建；blocks：全部数据从对等节点重新获取。",
+    ),
     "option_rpc": Phrase(
         "RPC address of a node, http://HOST:PORT.", "节点 RPC 地址 http://HOST:PORT。"
     ),
@@ -189,6 +200,24 @@ PHRASES: Mapping[str, Phrase] = {
     "genesis_built": Phrase(
         "{path}\ngenesis hash {genesis_hash}; {nodes} nodes, {accounts} accounts",
         "{path}\n创世哈希 {genesis_hash}；{nodes} 个节点，{accounts} 个账户",
+    ),
+    "scrubbing": Phrase("{done} of {total} heights checked", "已检查 {done}/{total} 个高度"),
+    "scrubbed": Phrase(
+        "every record up to height {height} is what the headers commit to",
+        "高度 {height} 及以前的全部记录均与区块头一致",
+    ),
+    "rebuilding": Phrase("{done} of {total} blocks executed", "已执行 {done}/{total} 个区块"),
+    "rebuilt_state": Phrase(
+        "state is at height {height}; the old one lies in {set_aside}\n"
+        "start the node: kanglian node run --config {config}",
+        "状态已重建至高度 {height}；原有数据保留在 {set_aside}\n"
+        "启动节点：kanglian node run --config {config}",
+    ),
+    "rebuilt_blocks": Phrase(
+        "the old stores lie in {set_aside}; the node fetches all blocks from its peers and does "
+        "not vote before height {voting_from}\nstart it: kanglian node run --config {config}",
+        "原有存储保留在 {set_aside}；节点将从对等节点获取全部区块，高度 {voting_from} 之前不投票\n"
+        "启动节点：kanglian node run --config {config}",
     ),
     "no_openings": Phrase(
         "without --out no opening is kept: nobody can ever show what these indexes stand for",
@@ -313,6 +342,7 @@ PHRASES: Mapping[str, Phrase] = {
     "error_unavailable": Phrase("not available", "暂不可用"),
     "error_rejected": Phrase("refused", "被拒绝"),
     "error_node": Phrase("the node refused", "节点拒绝"),
+    "error_damaged": Phrase("a store is damaged", "存储已损坏"),
     "error_internal": Phrase(
         "a mistake in Kanglian itself; please report it", "康链内部错误，请报告"
     ),

@@ -33,6 +33,9 @@ class Metrics:
         self.accused = Counter(
             "kanglian_equivocations", "Proven equivocations of validators", registry=registry
         )
+        self.scrubbed = Counter(
+            "kanglian_scrubbed_heights", "Heights whose records were checked", registry=registry
+        )
         self._stage_seconds = Gauge(
             "kanglian_stage_cpu_seconds", "CPU time by stage", ["stage"], registry=registry
         )

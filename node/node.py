@@ -44,6 +44,7 @@ from node.candidates import Candidates
 from node.chain_writer import ChainWriter
 from node.clock import Clock, SystemClock
 from node.config import NodeConfig
+from node.damage import refuse_marked
 from node.driver import BatchArrived, Collaborators, ConsensusDriver
 from node.executor import DecidedBlock, Executor
 from node.identity import check_links, identify
@@ -53,6 +54,8 @@ from node.mempool import Mempool
 from node.metrics import Metrics
 from node.queries import Queries
 from node.router import Router
+from node.scrub import Scrub
+from node.scrub_task import ScrubTask
 from node.service import Committed, ConsensusView, FoundBlock, FoundTransaction, Info, PeerView
 from node.stages import StageClock
 from node.sync import BlockSync
@@ -83,6 +86,7 @@ class RunningNode:
         check_links(self._genesis, config.tls, self._clock.now_ms())
         key = load_key(config.node.key_file, passphrase)
         data = config.node.data_dir
+        refuse_marked(data)
         self._state = StateStore(LevelStore(data / "state"))
         self._blocks_store = LevelStore(data / "blocks")
         self._bodies = BodyFiles(data / "bodies")
@@ -93,6 +97,9 @@ class RunningNode:
         self._mempool = Mempool()
         self._pool = BatchPool(self._bodies)
         self._queries = Queries(self._writer)
+        validators = self._writer.validators
+        scrub = Scrub(self._executor.chain, blocks, self._state, lambda _height: validators)
+        self._scrub = ScrubTask(scrub, self._clock, self.metrics)
         self._admission = Admission(self._executor, self._mempool, self._clock, self._stages)
         self._waiting: dict[TransactionId, list[trio.Event]] = {}
         self._next_block = trio.Event()
@@ -245,6 +252,7 @@ class RunningNode:
                 nursery.start_soon(self._router.verify_batches)
                 nursery.start_soon(self._maker.run, self._log_file)
                 nursery.start_soon(self._expire)
+                nursery.start_soon(self._scrub.run)
                 _log.info("node_ready", node=self._identity.node.name, height=self.height)
                 task_status.started()
         finally:

@@ -4,7 +4,7 @@ What it decides: which stream a text goes to and which number a command ends wit
 holds the answer alone, and exactly JSON under `--json`; everything else goes to standard error.
 
     0 done   1 the answer is no   2 wrong usage   3 not reachable, try later
-    4 configuration, key or genesis file   70 a mistake of ours
+    4 configuration, key or genesis file   5 a store is damaged   70 a mistake of ours
 
 Heavy modules are imported where they are needed, so that `--help` comes at once.
 """
@@ -18,18 +18,26 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ledger.errors import InvariantError, KanglianError, Reason, Rejected, UnavailableError
+from ledger.errors import (
+    InvariantError,
+    KanglianError,
+    Reason,
+    Rejected,
+    StoreDamagedError,
+    UnavailableError,
+)
 from node.messages import say
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from node.keystore import PassphraseSource
+    from node.keystore import PassphraseSource, PublicHalf
     from rpc.verification import Verification
 
 EXIT_NO = 1
 EXIT_UNAVAILABLE = 3
 EXIT_CONFIG = 4
+EXIT_DAMAGED = 5
 EXIT_INTERNAL = 70
 PLAIN_STEPS = 10
 """Lines that long work prints into a log file, where a moving bar would be noise."""
@@ -63,6 +71,8 @@ def ending_of(error: KanglianError) -> Ending:
         case Rejected():
             code = EXIT_CONFIG if error.reason is Reason.BAD_GENESIS else EXIT_NO
             return Ending(code, error.reason, say("error_rejected"), str(error))
+        case StoreDamagedError():
+            return Ending(EXIT_DAMAGED, "damaged", say("error_damaged"), str(error))
         case InvariantError():
             return Ending(EXIT_INTERNAL, "internal", say("error_internal"), str(error))
         case _:
@@ -273,3 +283,13 @@ def verdict_text(verdict: "Verification", now_ms: int) -> str:
         anchor=verdict.anchor,
         checked=", ".join(checked),
     )
+
+
+def public_view(public: "PublicHalf") -> dict[str, str]:
+    """The public half of a key file as JSON members."""
+    return {
+        "address": public.address,
+        "kind": public.kind.name.lower(),
+        "key_type": public.key_type.name.lower(),
+        "public_key": public.public_key.hex(),
+    }

@@ -12,9 +12,10 @@ import trio
 
 from node import logs
 from node.config import NodeConfig
+from node.damage import marked
 from node.keystore import PassphraseSource
 from node.node import RunningNode
-from rpc.http import HttpConfig, serve_http
+from rpc.http import App, HttpConfig, serve_http
 from rpc.methods import build_app
 
 _log = structlog.get_logger("node")
@@ -32,6 +33,11 @@ async def run(config: NodeConfig, passphrase: PassphraseSource) -> None:
     node = RunningNode(config, passphrase)
     app = build_app(node, node.metrics.render)
     door = HttpConfig(config.rpc.listen_host, config.rpc.listen_port)
+    with marked(config.node.data_dir):
+        await _serve(node, door, app)
+
+
+async def _serve(node: RunningNode, door: HttpConfig, app: App) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
         await nursery.start(node.run)

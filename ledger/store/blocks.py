@@ -8,7 +8,7 @@ digest, `t` tip.
 from collections.abc import Sequence
 
 from ledger.codec import Record, Schema, encode
-from ledger.errors import InvariantError, invariant
+from ledger.errors import Store, StoreDamagedError, invariant
 from ledger.ids import BatchDigest, BlockHash, Height
 from ledger.limits import BLOCK_RECORD_BYTES, CERTIFICATE_BYTES
 from ledger.store.port import Bodies, KeyValueStore, Place, Write
@@ -71,27 +71,30 @@ class BlockStore:
     def batch(self, digest: bytes) -> bytes | None:
         """The bytes of a batch that some block orders.
 
-        Raises: InvariantError when the body is gone.
+        Raises: StoreDamagedError when the body is gone.
         """
         data = self._store.get(b"b" + digest)
         if data is None:
             return None
-        body = self.bodies.read(_PLACE.decode(data))
-        invariant(
-            body is not None,
-            f"the body of batch {digest.hex()} is cut off or rotten",
-        )
+        place = _PLACE.decode(data)
+        body = self.bodies.read(place)
+        if body is None:
+            where = f"segment {place.segment}, byte {place.offset}"
+            problem = f"the body of batch {digest.hex()} is cut off or rotten"
+            raise StoreDamagedError(Store.BODIES, where, problem)
         return body
 
     def batches(self, digests: Sequence[bytes]) -> list[bytes]:
         """The bytes of a stored block's batches.
 
-        Raises: InvariantError when one is missing.
+        Raises: StoreDamagedError when one is missing.
         """
         found: list[bytes] = []
         for digest in digests:
             wire = self.batch(digest)
             if wire is None:
-                raise InvariantError(f"batch {digest.hex()} of a stored block is missing")
+                raise StoreDamagedError(
+                    Store.BLOCKS, f"batch {digest.hex()}", "the place of its body is missing"
+                )
             found.append(wire)
         return found

@@ -11,7 +11,7 @@ import os
 import zlib
 from pathlib import Path
 
-from ledger.errors import InvariantError, UnavailableError
+from ledger.errors import StoreDamagedError, UnavailableError
 from ledger.limits import MIB
 from ledger.store.port import Place
 
@@ -88,7 +88,7 @@ class BodyFiles:
     def read(self, place: Place) -> bytes | None:
         """The bytes at a place; None when they are cut off or not those that were written.
 
-        Raises: InvariantError when the segment is not there.
+        Raises: StoreDamagedError when the segment is not there.
         """
         reader = self._readers.get(place.segment)
         if reader is None:
@@ -96,7 +96,7 @@ class BodyFiles:
             try:
                 reader = self._readers[place.segment] = os.open(path, os.O_RDONLY)
             except OSError as error:
-                raise InvariantError(f"the bodies of {path} are gone: {error}") from error
+                raise StoreDamagedError("bodies", path.name, f"it is gone ({error})") from error
         body = os.pread(reader, place.length, place.offset)
         return body if zlib.crc32(body) == place.checksum else None
 

@@ -1,7 +1,11 @@
 """The store port on LevelDB: paranoid, verified reads, synced batches, never repaired.
 
-A damaged store is named and left as it is: repair can silently drop records, so rebuilding from
-peers is the only cure. Source: architecture section 8; research on LevelDB damage.
+A damaged store is named and left as it is: repair can silently drop records, so rebuilding is the
+only cure. Before LevelDB may open a folder, its files must continue one another
+(ledger/store/descriptor.py), because LevelDB would open one with a hole and tidy up the evidence.
+A failed write is final: nothing is written after it, so that no later block can be durable where an
+earlier one is not.
+Source: architecture section 8; research on LevelDB damage; docs/decisions/0029-damaged-stores.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,29 +13,30 @@ from pathlib import Path
 
 import plyvel
 
-from ledger.errors import InvariantError, UnavailableError
+from ledger.errors import StoreDamagedError, UnavailableError
+from ledger.store.descriptor import DescriptorError, check_continuity, read_descriptor
 from ledger.store.port import Write
 
 # Bounds the memory of one store; the hot set of a block is far smaller.
 _WRITE_BUFFER_BYTES = 32 * 1024 * 1024
 _BLOCK_CACHE_BYTES = 16 * 1024 * 1024
+# What LevelDB keeps in a folder that holds nothing yet.
+_WITHOUT_DATA = ("LOCK", "LOG", "LOG.old")
 
 
 class LevelStore:
-    """One LevelDB folder, owned by this process alone."""
+    """One LevelDB folder, owned by this process alone; the folder's name is the store's."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the folder.
 
-        Raises: UnavailableError when it is in use or not writable, InvariantError when damaged.
+        Raises: UnavailableError when it is in use or not writable, StoreDamagedError.
         """
         self._path = path
+        self._is_failed = False
         try:
             path.mkdir(parents=True, exist_ok=True)
-            names = [entry.name for entry in path.iterdir()]
-            # LevelDB would quietly begin a new store beside the files of the old one.
-            if "CURRENT" not in names and any(name.startswith("MANIFEST") for name in names):
-                raise InvariantError(self._damaged("the file CURRENT is missing"))
+            self._check_files()
             self._db = plyvel.DB(
                 str(path),
                 create_if_missing=True,
@@ -43,24 +48,60 @@ class LevelStore:
                 compression=None,
             )
         except plyvel.CorruptionError as error:
-            raise InvariantError(self._damaged(error)) from error
+            raise self._damaged(self._suspects(), error) from error
         except (plyvel.Error, OSError) as error:
-            raise UnavailableError(
-                f"cannot open the store {path}: {error}; is another node using this data folder?"
-            ) from error
+            raise self._in_use(error) from error
 
-    def _damaged(self, error: Exception | str) -> str:
-        return f"the store {self._path} is damaged ({error}); rebuild this node from its peers"
+    def _check_files(self) -> None:
+        names = [entry.name for entry in self._path.iterdir() if entry.name not in _WITHOUT_DATA]
+        # LevelDB would quietly begin a new store beside the files of the old one.
+        if "CURRENT" not in names:
+            if names:
+                raise self._damaged("CURRENT", "the file is missing")
+            return
+        try:
+            check_continuity(self._path)
+        except (DescriptorError, FileNotFoundError) as error:
+            # The files of a store in use change under the reader's eyes.
+            if is_in_use(self._path):
+                raise self._in_use(error) from error
+            if isinstance(error, FileNotFoundError):
+                raise self._damaged(str(error.filename), "the file is missing") from error
+            raise self._damaged(error.file, error.problem) from error
+
+    def _in_use(self, error: Exception) -> UnavailableError:
+        return UnavailableError(
+            f"cannot open the store {self._path}: {_words(error)}; "
+            "is another node using this data folder?"
+        )
+
+    def _damaged(self, where: str, problem: Exception | str) -> StoreDamagedError:
+        return StoreDamagedError(self._path.name, where, _words(problem))
+
+    def _suspects(self, key: bytes | None = None) -> str:
+        """The files in which damage must lie: tables that may hold a key, else descriptor and logs.
+
+        LevelDB names a file only when it is missing.
+        """
+        try:
+            found = read_descriptor(self._path)
+        except (DescriptorError, OSError) as error:
+            return str(error)
+        logs = sorted(path.name for path in self._path.glob("*.log"))
+        files = [found.file, *logs] if key is None else found.tables_with(key)
+        return " or ".join(files) or "a table"
 
     def get(self, key: bytes, /) -> bytes | None:
         """The value of a key, its checksum verified."""
         try:
             return self._db.get(key, verify_checksums=True)
-        except plyvel.CorruptionError as error:
-            raise InvariantError(self._damaged(error)) from error
+        except plyvel.Error as error:
+            raise self._damaged(self._suspects(key), error) from error
 
     def write(self, writes: Sequence[Write], /) -> None:
-        """Apply all writes in one synced batch."""
+        """Apply all writes in one synced batch. The first failure is the last write."""
+        if self._is_failed:
+            raise UnavailableError(f"the store {self._path} failed before and is not written again")
         try:
             with self._db.write_batch(transaction=True, sync=True) as batch:
                 put = batch.put
@@ -69,11 +110,19 @@ class LevelStore:
                         batch.delete(key)
                     else:
                         put(key, value)
+        except plyvel.CorruptionError as error:
+            # Found while tables were merged in the background; LevelDB tells the next writer.
+            self._is_failed = True
+            raise self._damaged("a table", error) from error
         except plyvel.Error as error:
-            raise UnavailableError(f"the store {self._path} cannot be written: {error}") from error
+            self._is_failed = True
+            raise UnavailableError(
+                f"the store {self._path} cannot be written ({_words(error)}); is the disk full?"
+            ) from error
 
     def scan(self, start: bytes, stop: bytes, /, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """Pairs with start <= key < stop, checksums verified."""
+        last = start
         try:
             # plyvel 1.5 going backwards misses a lone key that equals `start`; so it gets none.
             first = None if reverse else start
@@ -83,10 +132,28 @@ class LevelStore:
                 for key, value in pairs:
                     if key < start:
                         return
+                    last = key
                     yield key, value
-        except plyvel.CorruptionError as error:
-            raise InvariantError(self._damaged(error)) from error
+        except plyvel.Error as error:
+            raise self._damaged(f"behind key {last.hex()}", error) from error
 
     def close(self) -> None:
         """Close the folder so that another process may open it."""
         self._db.close()
+
+
+def _words(problem: Exception | str) -> str:
+    """The text of an error; plyvel hands LevelDB's message on as bytes."""
+    first = problem.args[0] if isinstance(problem, plyvel.Error) and problem.args else problem
+    return first.decode(errors="replace") if isinstance(first, bytes) else str(first)
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether a process holds the lock of a store.  Source: proc(5), /proc/locks.
+
+    Asking the file itself would cost this process its own locks on it when it is closed again.
+    """
+    try:
+        return f":{(folder / 'LOCK').stat().st_ino} " in Path("/proc/locks").read_text()
+    except OSError:
+        return False

@@ -55,8 +55,9 @@ class MemoryBodies:
 
     def read(self, place: Place, /) -> bytes | None:
         """The body at a place, unless it is not the one that was written."""
-        body = self._bodies[place.segment]
-        return body if zlib.crc32(body) == place.checksum else None
+        body = self._bodies[place.segment][place.offset : place.offset + place.length]
+        is_whole = len(body) == place.length and zlib.crc32(body) == place.checksum
+        return body if is_whole else None
 
     def close(self) -> None:
         """Nothing to release."""

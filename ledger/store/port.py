@@ -25,7 +25,7 @@ class KeyValueStore(Protocol):
     def get(self, key: bytes, /) -> bytes | None:
         """The value of a key.
 
-        Raises: InvariantError when the store is damaged.
+        Raises: StoreDamagedError.
         """
         ...
 

@@ -1,17 +1,22 @@
 """The state store: world state and what execution found out, one synced write per block.
 
-Keys: `m` map values, `c` log counts, `l` log entries by first position of their block, `k` log
-positions by key, `r` receipts by height, `i` where an operation stands, `y` nodes of the history
-log, `t` tip. The tip is inside the same write, so a block is executed wholly or not at all.
+Keys: `m` map values with the height that wrote them, `c` log counts, `l` log entries by first
+position of their block, `k` log positions by key, `r` receipts and `s` writes by height, `w`
+entries of the replay window by height, `i` where an operation stands, `y` nodes of the history log,
+`t` tip. The tip is inside the same write, so a block is executed wholly or not at all.
+With `s`, and a deleted key kept as an empty `m`, every record can be compared with a root that a
+header holds: docs/decisions/0029-damaged-stores.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from ledger import limits
 from ledger.codec import Record, Schema, encode
-from ledger.errors import InvariantError, invariant
+from ledger.errors import Store, StoreDamagedError, invariant
 from ledger.history import Frontier, Node
 from ledger.ids import Hash, TransactionId
+from ledger.replay import ReplayBlock
 from ledger.state import LogEntry, LogWrite, WriteSet
 from ledger.store.port import KeyValueStore, Write
 
@@ -32,6 +37,7 @@ class StateTip(Record, frozen=True):
     time: int
     state_root: bytes
     receipts_root: bytes
+    replay_root: bytes
     history: Frontier
     must_follow: bool
     transactions: int
@@ -56,10 +62,41 @@ class NamespaceResult(Record, frozen=True):
     receipts: tuple[bytes, ...]
 
 
+class StoredValue(Record, frozen=True):
+    """A map value and the height that wrote it; None when that height deleted the key."""
+
+    height: int
+    value: bytes | None
+
+
+class StoredWrites(Record, frozen=True):
+    """What one block wrote: its map writes, and where its appends begin in which logs."""
+
+    maps: tuple[tuple[bytes, bytes | None], ...]
+    logs: tuple[tuple[bytes, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockResults:
+    """What the execution of one block found out; `forgotten` blocks left the replay window."""
+
+    tip: StateTip
+    writes: WriteSet
+    receipts: tuple[NamespaceResult, ...]
+    located: Sequence[tuple[TransactionId, Locator]]
+    history: Sequence[Node]
+    replay: ReplayBlock
+    forgotten: Sequence[int] = ()
+
+
 _STATE_TIP = Schema(StateTip, max_bytes=8 * limits.KIB)
 _LOCATOR = Schema(Locator, max_bytes=64)
 _RESULTS = Schema(tuple[NamespaceResult, ...], max_bytes=_RESULT_BYTES)
 _LOG_WRITE = Schema(LogWrite, max_bytes=_RESULT_BYTES)
+_VALUE = Schema(StoredValue, max_bytes=limits.MAP_VALUE_BYTES + 32)
+_WRITES = Schema(StoredWrites, max_bytes=_RESULT_BYTES)
+_NO_WRITES = StoredWrites((), ())
+_REPLAY = Schema(ReplayBlock, max_bytes=_RESULT_BYTES)
 
 
 class StateStore:
@@ -76,11 +113,17 @@ class StateStore:
         try:
             return self._cache[key]
         except KeyError:
-            value = self._store.get(b"m" + key)
+            stored = self.map_value(key)
+            value = None if stored is None else stored.value
         if len(self._cache) >= _CACHED_VALUES:
             self._cache.clear()
         self._cache[key] = value
         return value
+
+    def map_value(self, key: bytes) -> StoredValue | None:
+        """The newest write of a map key, deletions included; never from memory."""
+        data = self._store.get(b"m" + key)
+        return None if data is None else _VALUE.decode(data)
 
     def log_count(self, log: bytes, /) -> int:
         """How many entries a log has."""
@@ -96,7 +139,8 @@ class StateStore:
         for _, data in self._store.scan(prefix + _FIRST, stop, reverse=True):
             write = _LOG_WRITE.decode(data)
             return write.entries[sequence - write.first_sequence]
-        raise InvariantError(f"log entry {sequence} is counted but missing")
+        where = f"entry {sequence} of log {log.hex()}"
+        raise StoreDamagedError(Store.STATE, where, "it is counted but missing")
 
     def log_find(self, log: bytes, key: bytes, after: int, limit: int, /) -> list[int]:
         """Ascending positions above `after` of entries with this key."""
@@ -109,6 +153,25 @@ class StateStore:
             if len(position) == len(prefix) + 8:
                 found.append(int.from_bytes(position[-8:], "big"))
         return found
+
+    def log_write(self, log: bytes, first_sequence: int) -> LogWrite | None:
+        """What one block appended to a log, by the first position."""
+        data = self._store.get(b"l" + log + first_sequence.to_bytes(8, "big"))
+        return None if data is None else _LOG_WRITE.decode(data)
+
+    def has_log_key(self, log: bytes, key: bytes, sequence: int) -> bool:
+        """Whether an entry is found by its key."""
+        return self._store.get(_position_key(log, key, sequence)) is not None
+
+    def writes(self, height: int) -> StoredWrites:
+        """What a block wrote."""
+        data = self._store.get(b"s" + height.to_bytes(8, "big"))
+        return _NO_WRITES if data is None else _WRITES.decode(data)
+
+    def replay_blocks(self) -> Iterator[ReplayBlock]:
+        """What each block of the committed replay window added to it, oldest first."""
+        for _, data in self._store.scan(b"w" + _FIRST, b"w" + _LAST, reverse=False):
+            yield _REPLAY.decode(data)
 
     def locate(self, operation_id: bytes) -> Locator | None:
         """Where an operation or transaction id stands."""
@@ -123,34 +186,38 @@ class StateStore:
     def history_node(self, level: int, index: int) -> Hash:
         """The hash of a complete subtree of the history log.
 
-        Raises: InvariantError when it is missing.
+        Raises: StoreDamagedError when it is missing.
         """
         data = self._store.get(_history_key(level, index))
         if data is None:
-            raise InvariantError(f"history node {level}/{index} is missing")
+            raise StoreDamagedError(Store.STATE, f"history node {level}/{index}", "it is missing")
         return Hash(data)
 
-    def commit(
-        self,
-        tip: StateTip,
-        writes: WriteSet,
-        results: tuple[NamespaceResult, ...],
-        located: Sequence[tuple[TransactionId, Locator]],
-        history: Sequence[Node],
-    ) -> None:
+    def commit(self, done: BlockResults) -> None:
         """Make one executed block durable, all or nothing. Heights have no gaps."""
+        tip = done.tip
         expected = 0 if self.tip is None else self.tip.height + 1
         invariant(tip.height == expected, f"state {tip.height} does not follow {expected - 1}")
-        batch: list[Write] = [(b"m" + key, value) for key, value in writes.maps]
-        for write in writes.logs:
+        height = tip.height.to_bytes(8, "big")
+        maps, logs = done.writes.maps, done.writes.logs
+        batch: list[Write] = [
+            (b"m" + key, encode(StoredValue(tip.height, value))) for key, value in maps
+        ]
+        for write in logs:
             batch.extend(_log_writes(write))
-        batch += [(b"i" + operation_id, encode(locator)) for operation_id, locator in located]
-        batch += [(_history_key(node.level, node.index), node.hash) for node in history]
-        if results:
-            batch.append((b"r" + tip.height.to_bytes(8, "big"), encode(results)))
+        batch += [(b"i" + operation_id, encode(locator)) for operation_id, locator in done.located]
+        batch += [(_history_key(node.level, node.index), node.hash) for node in done.history]
+        if maps or logs:
+            firsts = tuple((write.log, write.first_sequence) for write in logs)
+            batch.append((b"s" + height, encode(StoredWrites(maps, firsts))))
+        if done.receipts:
+            batch.append((b"r" + height, encode(done.receipts)))
+        if done.replay.namespaces:
+            batch.append((b"w" + height, encode(done.replay)))
+        batch += [(b"w" + gone.to_bytes(8, "big"), None) for gone in done.forgotten]
         batch.append((_TIP, encode(tip)))
         self._store.write(batch)
-        for key, value in writes.maps:
+        for key, value in maps:
             if key in self._cache:
                 self._cache[key] = value
         self.tip = tip
@@ -164,6 +231,10 @@ def _history_key(level: int, index: int) -> bytes:
     return b"y" + bytes([level]) + index.to_bytes(8, "big")
 
 
+def _position_key(log: bytes, key: bytes, sequence: int) -> bytes:
+    return b"k" + log + key + sequence.to_bytes(8, "big")
+
+
 def _log_writes(write: LogWrite) -> list[Write]:
     first, log = write.first_sequence, write.log
     count = first + len(write.entries)
@@ -172,7 +243,7 @@ def _log_writes(write: LogWrite) -> list[Write]:
         (b"l" + log + first.to_bytes(8, "big"), encode(write)),
     ]
     writes += [
-        (b"k" + log + entry.key + (first + index).to_bytes(8, "big"), b"")
+        (_position_key(log, entry.key, first + index), b"")
         for index, entry in enumerate(write.entries)
     ]
     return writes

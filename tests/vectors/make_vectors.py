@@ -19,6 +19,7 @@ from ledger.genesis import GENESIS_TAG, genesis_hash
 from ledger.history import EMPTY_FRONTIER, consistency_path, history_entry
 from ledger.history import inclusion_path as history_path
 from ledger.merkle import inclusion_path, leaf_hash, root_of_entries, tree_head
+from ledger.replay import NO_NAMESPACE, CommittedWindow, replay_block
 from ledger.state import EMPTY_STATE, LogEntry, LogWrite, WriteSet, next_state_root
 from ledger.transaction import Transaction, operation_ids, operations_root
 from ledger.votes import VoteType, proposal_digest, vote_digest
@@ -211,6 +212,35 @@ def state() -> dict[str, object]:
     }
 
 
+def replay() -> list[dict[str, object]]:
+    """A window that grows, forgets its first span, and forgets everything."""
+    window, found = CommittedWindow(SUITE), []
+    start = 1_760_000_000_000
+    for height, (after_ms, counts) in enumerate(
+        (
+            (0, {("emr", 0): 2, ("trial", 1): 1}),
+            (9_999, {("emr", 0): 1}),
+            (10_000, {("emr", 2): 1, NO_NAMESPACE: 1}),
+            (600_000, {}),
+            (609_999, {("emr", 0): 1}),
+            (610_000, {}),
+            (1_300_000, {}),
+        ),
+        start=1,
+    ):
+        entries = {
+            key: [
+                (secret(f"{height} {key} {number}"), start + after_ms + number, number % 2 == 0)
+                for number in range(count)
+            ]
+            for key, count in counts.items()
+        }
+        block = replay_block(height, start + after_ms, entries)
+        window.add(block)
+        found.append({"block": encode(block).hex(), "root": window.root().hex()})
+    return found
+
+
 def blocks(found: TwoBlocks) -> dict[str, object]:
     digests = tuple(item.digest for item in found.batches)
     block = Block(header=found.header, certificate=b"", batches=digests)
@@ -280,6 +310,7 @@ def make() -> dict[str, object]:
         "merkle": merkle(),
         "history": history(),
         "state": state(),
+        "replay": replay(),
         "data_index": data_index(),
         "proofs": [
             {

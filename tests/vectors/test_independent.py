@@ -229,6 +229,53 @@ def test_state():
     assert tagged("kl.state", previous + changes).hex() == item["root"]
 
 
+def replay_root(blocks: list[list], time: int) -> bytes:
+    """Section 8: the window after a block of this time, blocks as [height, time, namespaces]."""
+    oldest = (time - 600_000) // 10_000
+    spans: dict[tuple[str, int], dict[int, list[bytes]]] = {}
+    for height, block_time, namespaces in blocks:
+        for module, level, count, entries in namespaces:
+            assert len(msgpack.unpackb(entries)) == count > 0
+            entry = msgpack.packb([height, count, tagged("kl.replay-entries", entries)])
+            if block_time // 10_000 >= oldest:
+                found = spans.setdefault((module, level), {})
+                found.setdefault(block_time // 10_000, []).append(b"kl.replay-block\0" + entry)
+    namespaces = []
+    for (module, level), found in sorted(spans.items()):
+        entries = [
+            b"kl.replay-span\0" + msgpack.packb([span, root(items)])
+            for span, items in sorted(found.items())
+        ]
+        entry = msgpack.packb([module, level, root(entries)])
+        namespaces.append(b"kl.replay-namespace\0" + entry)
+    return root(namespaces)
+
+
+def test_replay_window():
+    blocks = [msgpack.unpackb(bytes.fromhex(item["block"])) for item in VECTORS["replay"]]
+    for number, item in enumerate(VECTORS["replay"]):
+        seen = blocks[: number + 1]
+        assert replay_root(seen, seen[-1][1]).hex() == item["root"]
+
+
+def test_the_next_header_commits_to_the_window():
+    """Every transaction of the published block succeeded, so its entries follow from it."""
+    entries: dict[tuple[str, int], list] = {}
+    for item in VECTORS["blocks"]["batches"]:
+        for wire in msgpack.unpackb(bytes.fromhex(item["wire"]))[2]:
+            body = msgpack.unpackb(wire)[0]
+            fields = msgpack.unpackb(body)
+            entry = [tagged("kl.transaction", body), fields[8], True]
+            entries.setdefault((fields[3], fields[4]), []).append(entry)
+    namespaces = [
+        [module, level, len(found), msgpack.packb(found)]
+        for (module, level), found in sorted(entries.items())
+    ]
+    header = msgpack.unpackb(bytes.fromhex(VECTORS["blocks"]["header"]))
+    following = msgpack.unpackb(bytes.fromhex(VECTORS["blocks"]["next_header"]))
+    assert following[16] == replay_root([[header[2], header[4], namespaces]], header[4])
+
+
 def test_data_index():
     item = VECTORS["data_index"]
     secret, account = bytes.fromhex(item["secret"]), bytes.fromhex(item["account"])

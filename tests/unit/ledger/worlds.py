@@ -56,6 +56,7 @@ from ledger.ids import TransactionId
 from ledger.merkle import root_of_entries
 from ledger.proof import RegistrationProof
 from ledger.receipts import RECEIPT_TAG, Event, Receipt, Status
+from ledger.replay import CommittedWindow, ReplayEntry, replay_block
 from ledger.transaction import (
     TRANSACTION_TAG,
     Call,
@@ -304,6 +305,7 @@ def make_header(
     previous_hash: bytes,
     batches: Sequence[Batch] = (),
     receipts_root_of_parent: bytes | None = None,
+    replay_root_of_parent: bytes | None = None,
     certificate: bytes = b"",
     validators: ValidatorSet = VALIDATORS,
     group: int = CHAIN.group,
@@ -328,7 +330,7 @@ def make_header(
         state_root=secret(f"state {height}"),
         receipts_root=receipts_root_of_parent or empty,
         messages_root=empty,
-        replay_root=empty,
+        replay_root=replay_root_of_parent or empty,
         history_root=secret(f"history {height}"),
     )
 
@@ -376,6 +378,19 @@ def receipts_root_of(receipts: Mapping[tuple[str, int], Sequence[bytes]]) -> byt
     )
 
 
+def replay_root_of(batches: Sequence[Batch], status_of: StatusOf = all_ok) -> bytes:
+    """The root of the replay window that these batches alone make at HEIGHT."""
+    entries: dict[tuple[str, int], list[ReplayEntry]] = {}
+    for batch in batches:
+        for item in batch.transactions:
+            statuses = [status_of(operation) for operation in operation_ids(item, SUITE)]
+            entry = (item.id, item.body.valid_until, set(statuses) == {Status.OK})
+            entries.setdefault(namespace_order(item), []).append(entry)
+    window = CommittedWindow(SUITE)
+    window.add(replay_block(HEIGHT, NOW + HEIGHT, entries))
+    return window.root()
+
+
 @dataclass(frozen=True)
 class TwoBlocks:
     """Block h with batches, and block h + 1 that commits to its receipts."""
@@ -412,6 +427,7 @@ def two_blocks(batches: Sequence[Batch], status_of: StatusOf = all_ok) -> TwoBlo
             HEIGHT + 1,
             previous_hash=first_hash,
             receipts_root_of_parent=receipts_root_of(receipts),
+            replay_root_of_parent=replay_root_of(batches, status_of),
             certificate=certificate,
         )
     )

@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from ledger.codec import encode
-from ledger.errors import InvariantError, Reason, Rejected
+from ledger.errors import InvariantError, Reason, Rejected, StoreDamagedError
 from ledger.ids import BatchDigest
 from ledger.store.blocks import StoredBlock
 from ledger.store.memory import MemoryBodies
@@ -68,16 +68,29 @@ def test_state_without_its_blocks_is_a_broken_promise():
 
 
 def test_a_log_ahead_of_the_blocks_is_a_broken_promise(tmp_path):
-    with pytest.raises(InvariantError, match="ended 3"):
+    with pytest.raises(InvariantError, match="the log ended height 3"):
         recovered_node(tmp_path, chain_of(2), EndedHeight(3, 0, bytes(32)))
 
 
-def test_blocks_without_state_are_executed_again():
+@pytest.mark.parametrize("lost", [2, 3])
+def test_state_that_lost_more_than_a_crash_can_take_is_refused(lost):
+    """One step behind is a crash; silently executing more would hide that a store lost its end."""
     chain = chain_of(3)
-    before = facts(chain)
-    chain.state_data = LocalChain().state_data
-    chain.restart()
-    assert facts(chain) == before
+    chain.state_data = chain_of(3 - lost).state_data
+    chain.open()
+    with pytest.raises(StoreDamagedError, match="state is lost") as stop:
+        trio.run(chain.writer.recover, None, lambda _height: None)
+    assert (stop.value.store, stop.value.rebuild) == ("state", "state")
+
+
+def test_a_state_of_another_chain_is_refused():
+    chain, other = chain_of(2), LocalChain()
+    other.decide(batch(1), time=TIME + 7)
+    other.decide(batch(2))
+    chain.state_data = other.state_data
+    chain.open()
+    with pytest.raises(StoreDamagedError, match="does not have"):
+        trio.run(chain.writer.recover, None, lambda _height: None)
 
 
 def recovered_node(tmp_path, chain, *entries):

@@ -150,7 +150,14 @@ class MemoryNode:
         root = next_state_root(EMPTY_STATE, overlay.write_set(), SUITE)
         empty = empty_root(SUITE)
         self._tip = Tip(
-            0, genesis_hash(self.genesis), self.genesis.time, root, empty, empty, must_follow=False
+            0,
+            genesis_hash(self.genesis),
+            self.genesis.time,
+            root,
+            empty,
+            empty,
+            empty,
+            must_follow=False,
         )
         self._certificate = b""
 
@@ -272,6 +279,7 @@ class MemoryNode:
             header.time,
             next_state_root(self._tip.state_root, overlay.write_set(), SUITE),
             receipts_root(namespaces, SUITE),
+            self._tip.replay_root,
             self._tip.history_root,
             must_follow=bool(transactions),
         )

@@ -1,0 +1,346 @@
+"""The scrub: reads everything a node stores once more and compares it with what headers commit to.
+
+What it decides: whether the records of a height are those of which its header, and the next one,
+hold roots. Everything is covered: chain of headers, certificates, places and bodies of batches;
+receipts; where ids stand; map values, log entries and log keys, through the write set and its state
+root; nodes of the history. Of the tip only what `getinfo` counts is under no root.
+What it never does: repair, or write at all.
+Work comes in slices of about a millisecond, so that consensus is not kept waiting.
+Source: research consensus-reliability section 6.3; docs/decisions/0029-damaged-stores.md.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+from ledger.batch import (
+    BATCH_HEADER,
+    Batch,
+    batch_digest,
+    decode_batch,
+    namespace_order,
+    summarise,
+)
+from ledger.block import (
+    BLOCK,
+    HEADER,
+    Block,
+    Header,
+    NamespaceReceipts,
+    batches_root,
+    block_hash,
+    certificate_hash,
+    receipts_root,
+)
+from ledger.errors import Reason, Rejected, Store, StoreDamagedError
+from ledger.history import history_entry, tree_head
+from ledger.ids import BatchDigest, Hash, TransactionId
+from ledger.merkle import NODE, leaf_hash
+from ledger.merkle import sized_root as sized
+from ledger.merkle import tree_head as head_of
+from ledger.receipts import RECEIPT, RECEIPT_TAG, Receipt, Status
+from ledger.state import EMPTY_STATE, LogWrite, WriteSet, next_state_root
+from ledger.store.blocks import BlockStore
+from ledger.store.results import Locator, NamespaceResult, StateStore
+from ledger.transaction import Chain, Transaction, operation_ids, parse_transaction
+from ledger.validators import ValidatorSet
+from ledger.votes import CERTIFICATE, Certificate, verify_certificate
+from node.limits import SCRUB_HASHES, SCRUB_TRANSACTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    """What is committed to about a height: by the next header, or by the newest state."""
+
+    state_root: bytes
+    receipts_root: bytes
+    history_root: bytes
+
+
+class _Nodes:
+    """The stored nodes of the history, as `ledger.history` reads them."""
+
+    def __init__(self, state: StateStore) -> None:
+        self._state = state
+
+    def get(self, level: int, index: int, /) -> bytes:
+        return self._state.history_node(level, index)
+
+
+class Scrub:
+    """The checks of one node's stores."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        blocks: BlockStore,
+        state: StateStore,
+        validators_at: Callable[[int], ValidatorSet],
+    ) -> None:
+        self._chain = chain
+        self._validators_at = validators_at
+        self._digest = chain.suite.digest
+        self._blocks = blocks
+        self._state = state
+
+    @property
+    def height(self) -> int:
+        """The newest height that can be checked."""
+        tip = self._state.tip
+        return -1 if tip is None else tip.height
+
+    def check(self, height: int) -> Iterator[None]:
+        """Check all that is stored about an executed height, 0 for genesis, slice by slice.
+
+        Raises: StoreDamagedError.
+        """
+        store, before, found = Store.BLOCKS, EMPTY_STATE, None
+        try:
+            if height:
+                found = _, header, certificate = self._block(height)
+                before = Hash(header.state_root)
+                yield
+                verify_certificate(certificate, self._validators_at(height), self._chain)
+                yield
+            committed = self._committed(height)
+            store = Store.STATE
+            yield from self._receipts(height, committed)
+            yield from self._writes(height, before, committed)
+            self._history(height, committed)
+            if found is not None:
+                store = Store.BODIES
+                yield from self._bodies(height, found[0], found[1])
+        except Rejected as refusal:
+            raise StoreDamagedError(store, f"height {height}", str(refusal)) from refusal
+
+    def _header(self, height: int) -> bytes | None:
+        stored = self._blocks.block(height)
+        return None if stored is None else BLOCK.decode(stored.block).header
+
+    def _name(self, height: int) -> bytes:
+        """The hash of the block of a height."""
+        header = self._header(height) if height else None
+        return block_hash(header, self._chain.suite) if header else self._chain.genesis_hash
+
+    def _block(self, height: int) -> tuple[Block, Header, Certificate]:
+        """The block of a height: linked to the one before, certified, found by its hash."""
+        stored = self._blocks.block(height)
+        if stored is None:
+            raise _damaged(Store.BLOCKS, height, "the block is missing")
+        block = BLOCK.decode(stored.block)
+        header = HEADER.decode(block.header)
+        name = block_hash(block.header, self._chain.suite)
+        certificate = CERTIFICATE.decode(stored.certificate)
+        for holds, problem in (
+            (header.height == height, "the block is of another height"),
+            (
+                header.previous_hash == self._name(height - 1),
+                "the block does not follow the one before",
+            ),
+            (
+                header.certificate_hash == certificate_hash(block.certificate, self._chain.suite),
+                "the block holds another certificate than its header says",
+            ),
+            (
+                (certificate.height, certificate.block_hash) == (height, name),
+                "the certificate is of another block",
+            ),
+            (self._blocks.height_of(name) == height, "the block is not found by its hash"),
+        ):
+            _require(holds, Store.BLOCKS, height, problem)
+        return block, header, certificate
+
+    def _committed(self, height: int) -> _Committed:
+        following = self._header(height + 1)
+        if following is not None:
+            header = HEADER.decode(following)
+            return _Committed(header.state_root, header.receipts_root, header.history_root)
+        tip = self._state.tip
+        if tip is None or tip.height != height:
+            raise _damaged(Store.BLOCKS, height + 1, "the block is missing")
+        is_same = tip.block_hash == self._name(height)
+        _require(is_same, Store.STATE, height, "the tip is of another block")
+        history = tip.history.sized_root(self._digest)
+        return _Committed(tip.state_root, tip.receipts_root, history)
+
+    def _bodies(self, height: int, block: Block, header: Header) -> Iterator[None]:
+        """Every batch is the one that the header commits to, and its ids are found."""
+        batches: list[Batch] = []
+        receipts = _Receipts(self._state.receipts(height))
+        for number, digest in enumerate(block.batches):
+            wire = self._blocks.batch(digest)
+            if wire is None:
+                raise _damaged(Store.BLOCKS, height, "the place of a batch is missing")
+            yield
+            signed = decode_batch(wire)
+            found = batch_digest(signed.header, self._chain.suite)
+            _require(found == digest, Store.BODIES, height, "a body is of another batch")
+            yield
+            transactions: list[Transaction] = []
+            for start in range(0, len(signed.transactions), SCRUB_TRANSACTIONS):
+                for data in signed.transactions[start : start + SCRUB_TRANSACTIONS]:
+                    transaction = parse_transaction(data, self._chain)
+                    self._ids((height, number, len(transactions)), transaction, receipts)
+                    transactions.append(transaction)
+                yield
+            summary = summarise(transactions, self._chain.suite)
+            fields = BATCH_HEADER.decode(signed.header)
+            _require(summary == fields.namespaces, Store.BODIES, height, "a body lost its content")
+            batches.append(Batch(wire, fields, signed.signature, BatchDigest(digest), (), 0))
+            yield
+        root = batches_root(batches, self._chain.suite)
+        _require(root == header.batches_root, Store.BLOCKS, height, "it orders other batches")
+
+    def _ids(
+        self, here: tuple[int, int, int], transaction: Transaction, receipts: "_Receipts"
+    ) -> None:
+        """A transaction's ids are found where they were executed first.
+
+        Only a duplicate, or one that was expired, may have been executed before.
+        """
+        first, found = receipts.take(transaction)
+        was_before = found[0].status in (Status.DUPLICATE, Status.EXPIRED)
+        ids = operation_ids(transaction, self._chain.suite)
+        expected = {
+            any_id: Locator(*here, index, first + index) for index, any_id in enumerate(ids)
+        }
+        expected.setdefault(transaction.id, Locator(*here, 0, first))
+        for any_id, locator in expected.items():
+            stored = self._state.locate(any_id)
+            is_found = stored == locator or (
+                was_before and stored is not None and self._holds(stored, here, any_id)
+            )
+            _require(is_found, Store.STATE, here[0], f"id {any_id.hex()} is not found in its place")
+
+    def _holds(self, locator: Locator, here: tuple[int, int, int], any_id: TransactionId) -> bool:
+        """Whether an id stands at an earlier place."""
+        stored = self._blocks.block(locator.height)
+        place = (locator.height, locator.batch, locator.transaction)
+        if stored is None or place >= here:
+            return False
+        digests = BLOCK.decode(stored.block).batches
+        wire = self._blocks.batch(digests[locator.batch]) if locator.batch < len(digests) else None
+        wires = () if wire is None else decode_batch(wire).transactions
+        if locator.transaction >= len(wires):
+            return False
+        transaction = parse_transaction(wires[locator.transaction], self._chain)
+        results = self._state.receipts(locator.height)
+        key = namespace_order(transaction)
+        own = [result.receipts for result in results if (result.module, result.level) == key]
+        receipt = own[0][locator.receipt] if own and locator.receipt < len(own[0]) else b""
+        ids = operation_ids(transaction, self._chain.suite)
+        operation = ids[locator.operation] if locator.operation < len(ids) else b""
+        is_whole = any_id == transaction.id and locator.operation == 0
+        return (
+            (is_whole or operation == any_id)
+            and receipt != b""
+            and RECEIPT.decode(receipt).id == operation
+        )
+
+    def _receipts(self, height: int, committed: _Committed) -> Iterator[None]:
+        summaries: list[NamespaceReceipts] = []
+        for result in self._state.receipts(height):
+            root = yield from self._root(RECEIPT_TAG, result.receipts)
+            count = len(result.receipts)
+            summaries.append(NamespaceReceipts(result.module, result.level, count, root))
+        root = receipts_root(summaries, self._chain.suite)
+        is_same = root == committed.receipts_root
+        _require(is_same, Store.STATE, height, "receipts are not those of the next header")
+
+    def _root(self, tag: bytes, entries: Sequence[bytes]) -> Generator[None, None, bytes]:
+        """The sized root of entries, in slices: a slice is a whole subtree of the tree."""
+        heads: list[bytes] = []
+        for start in range(0, len(entries), SCRUB_HASHES):
+            part = entries[start : start + SCRUB_HASHES]
+            heads.append(head_of(self._digest, [leaf_hash(self._digest, tag + e) for e in part]))
+            yield
+        return sized(self._digest, len(entries), head_of(self._digest, heads))
+
+    def _writes(self, height: int, before: Hash, committed: _Committed) -> Iterator[None]:
+        """The write set leads to the state root, and what it wrote is still there."""
+        stored = self._state.writes(height)
+        logs: list[LogWrite] = []
+        for log, first in stored.logs:
+            write = self._state.log_write(log, first)
+            if write is None:
+                raise _damaged(Store.STATE, height, "what it appended is missing")
+            logs.append(write)
+            yield
+        root = next_state_root(before, WriteSet(stored.maps, tuple(logs)), self._chain.suite)
+        is_same = root == committed.state_root
+        _require(is_same, Store.STATE, height, "writes are not those of the next header")
+        yield
+        for start in range(0, len(stored.maps), SCRUB_TRANSACTIONS):
+            for key, value in stored.maps[start : start + SCRUB_TRANSACTIONS]:
+                self._map_value(height, key, value)
+            yield
+        for write in logs:
+            yield from self._log_keys(height, write)
+
+    def _map_value(self, height: int, key: bytes, value: bytes | None) -> None:
+        newest = self._state.map_value(key)
+        is_held = newest is not None and newest.height >= height
+        if newest is not None and newest.height > height:
+            later = self._state.writes(newest.height).maps
+            is_held = any(written == key for written, _ in later)
+        elif newest is not None:
+            is_held = newest.value == value
+        _require(is_held, Store.STATE, height, f"the value of {key.hex()} is not what it wrote")
+
+    def _log_keys(self, height: int, write: LogWrite) -> Iterator[None]:
+        first, count = write.first_sequence, len(write.entries)
+        behind, total = first + count, self._state.log_count(write.log)
+        has_more = self._state.log_write(write.log, behind) is not None
+        is_counted = total > behind if has_more else total == behind
+        _require(is_counted, Store.STATE, height, "a log has another count of entries")
+        for start in range(0, count, SCRUB_TRANSACTIONS):
+            for index in range(start, min(start + SCRUB_TRANSACTIONS, count)):
+                key = write.entries[index].key
+                is_found = self._state.has_log_key(write.log, key, first + index)
+                _require(is_found, Store.STATE, height, f"entry {first + index} has no key")
+            yield
+
+    def _history(self, height: int, committed: _Committed) -> None:
+        """The nodes that the height completed, and the root over all heights up to it."""
+        nodes, digest = _Nodes(self._state), self._digest
+        node = leaf_hash(digest, history_entry(self._name(height)))
+        level, index = 0, height
+        while True:
+            is_same = nodes.get(level, index) == node
+            _require(is_same, Store.STATE, height, f"history node {level}/{index} is another")
+            if not index & 1:
+                break
+            node = digest(NODE + nodes.get(level, index - 1) + node)
+            level, index = level + 1, index >> 1
+        root = tree_head(nodes, digest, height + 1).sized_root(digest)
+        is_same = root == committed.history_root
+        _require(is_same, Store.STATE, height, "history is not that of the next header")
+
+
+class _Receipts:
+    """The receipts of a height, handed out in the order of transactions."""
+
+    def __init__(self, results: Sequence[NamespaceResult]) -> None:
+        self._results = {(result.module, result.level): result.receipts for result in results}
+        self._taken: dict[tuple[str, int], int] = {}
+
+    def take(self, transaction: Transaction) -> tuple[int, list[Receipt]]:
+        """The receipts of the next transaction and the position of the first.
+
+        Raises: Rejected(MALFORMED) when there are too few.
+        """
+        key, count = namespace_order(transaction), len(transaction.operations)
+        first = self._taken.get(key, 0)
+        self._taken[key] = first + count
+        found = self._results.get(key, ())[first : first + count]
+        if len(found) < count:
+            raise Rejected(Reason.MALFORMED, "receipts are missing")
+        return first, [RECEIPT.decode(item) for item in found]
+
+
+def _damaged(store: Store, height: int, problem: str) -> StoreDamagedError:
+    return StoreDamagedError(store, f"height {height}", problem)
+
+
+def _require(holds: object, store: Store, height: int, problem: str) -> None:
+    if not holds:
+        raise _damaged(store, height, problem)
