@@ -18,7 +18,7 @@ from genesis.networks import read_genesis
 from ledger.addresses import decode_text
 from ledger.batch import GENESIS_BATCH, Batch
 from ledger.codec import Record
-from ledger.errors import Reason, UnavailableError
+from ledger.errors import Reason, Rejected, UnavailableError
 from ledger.genesis import Genesis, node_address
 from ledger.ids import (
     Address,
@@ -38,6 +38,7 @@ from ledger.store.leveldb import LevelStore
 from ledger.store.results import StateStore
 from ledger.transaction import Chain
 from node.admission import Admission
+from node.backlog import Backlog
 from node.batch_maker import AuthorState, BatchMaker
 from node.batches import BatchPool
 from node.candidates import Candidates
@@ -93,7 +94,10 @@ class RunningNode:
         self._mempool = Mempool()
         self._pool = BatchPool(self._bodies)
         self._queries = Queries(self._writer)
-        self._admission = Admission(self._executor, self._mempool, self._clock, self._stages)
+        backlog = Backlog(self._pool, lambda: self._router.queued_bytes)
+        self._admission = Admission(
+            self._executor, self._mempool, self._clock, self._stages, backlog.check
+        )
         self._waiting: dict[TransactionId, list[trio.Event]] = {}
         self._next_block = trio.Event()
         self._log_file, voting_from = self._open_log()
@@ -266,9 +270,9 @@ class RunningNode:
         """Once a second, forget what can no longer be executed."""
         while True:
             await trio.sleep(1)
-            now = max(self._clock.now_ms(), self._executor.state_tip.time)
-            if expired := self._mempool.expire(now):
+            for expired in self._mempool.expire(self._executor.state_tip.time):
                 self.metrics.refused.labels(Reason.EXPIRED.value).inc(expired)
+                await trio.lowlevel.checkpoint()
             self._pool.expire(self._executor.state_tip.time, self._candidates.ordered)
             self.metrics.pool.set(len(self._mempool))
 
@@ -397,12 +401,17 @@ class RunningNode:
             voting=self._driver.is_voting,
         )
 
-    async def submit(self, wires: Sequence[bytes]) -> list[TransactionId | Exception]:
-        """Admit transactions of clients."""
+    async def submit(
+        self, wires: Sequence[bytes], client: str = ""
+    ) -> list[TransactionId | Exception]:
+        """Admit transactions of a client."""
         if self._sync.is_behind:
             refusal = UnavailableError("this node is catching up; use another or try again soon")
             return [refusal for _ in wires]
-        answers = await self._admission.admit(wires)
+        answers = await self._admission.admit(wires, client)
+        for answer in answers:
+            if isinstance(answer, Rejected):
+                self.metrics.refused.labels(answer.reason.value).inc()
         self._maker.notify()
         return answers
 

@@ -137,8 +137,12 @@ class NodeService(Protocol):
         """Where consensus stands."""
         ...
 
-    async def submit(self, wires: Sequence[bytes]) -> list[TransactionId | Exception]:
+    async def submit(
+        self, wires: Sequence[bytes], client: str = ""
+    ) -> list[TransactionId | Exception]:
         """Admit transactions; per item its id, or the Rejected / UnavailableError that refuses it.
+
+        `client` is the network address they came from, "" when they came from nowhere.
 
         A transaction that was sent before answers its id again. Cheap checks come first; the
         signature is checked in slices so that consensus is not kept waiting.
