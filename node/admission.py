@@ -11,7 +11,7 @@ from typing import TypeVar
 import trio
 
 from ledger import limits as protocol
-from ledger.batch import Batch, SignedBatch, check_batch_header, seal_batch
+from ledger.batch import Batch, SignedBatch
 from ledger.errors import Reason, Rejected
 from ledger.ids import Address, Hash, TransactionId
 from ledger.transaction import (
@@ -26,7 +26,9 @@ from node.clock import Clock
 from node.executor import Executor
 from node.failures import SignatureFailures
 from node.mempool import Mempool
+from node.parsing import parse_in_steps, slices
 from node.stages import Stage, StageClock
+from node.steps import in_steps
 
 Item = TypeVar("Item", bound=Transaction | TransactionId | Rejected)
 Answer = Transaction | TransactionId | Rejected
@@ -64,7 +66,7 @@ class Admission:
     ) -> list[TransactionId | Exception]:
         """Admit transactions of a client, known by its network address; per item id or refusal."""
         answers: list[TransactionId | Exception] = []
-        for part in _by_size(wires, limits.SLICE_SIGNATURES):
+        for part in slices(wires, limits.SLICE_SIGNATURES):
             with self._stages.measure(Stage.ADMISSION):
                 checked = self._check_slice(part)
             for group in _by_signatures(checked):
@@ -103,8 +105,7 @@ class Admission:
     async def _check_operations(self, envelope: Transaction) -> Answer:
         """The same after a look at the operations, in steps."""
         try:
-            for _ in operations_steps(envelope, self._chain):
-                await trio.lowlevel.checkpoint()
+            await in_steps(operations_steps(envelope, self._chain))
         except Rejected as refusal:
             return refusal
         return envelope
@@ -199,19 +200,8 @@ class Admission:
 
         Raises: Rejected; the author signed it, so the blame is the author's.
         """
-        header = check_batch_header(signed, self._chain)
-        transactions: list[Transaction] = []
-        for part in _by_size(signed.transactions, limits.SLICE_DECODED):
-            with self._stages.measure(Stage.DECODE):
-                transactions += [
-                    parse_transaction(item, self._chain, defers_operations=True) for item in part
-                ]
-            await trio.lowlevel.checkpoint()
-        for envelope in (item for item in transactions if item.is_envelope):
-            for _ in operations_steps(envelope, self._chain):
-                await trio.lowlevel.checkpoint()
-        with self._stages.measure(Stage.DECODE):
-            batch = seal_batch(wire, signed, header, tuple(transactions), self._chain)
+        measure = self._stages.measure(Stage.DECODE)
+        batch = await parse_in_steps(wire, signed, self._chain, measure)
         self._check_author(batch, validators)
         for group in _by_signatures(batch.transactions):
             with self._stages.measure(Stage.SIGNATURE):
@@ -226,18 +216,6 @@ class Admission:
         key = validators.members[index].key
         if not self._chain.suite.verify(key, batch.digest, batch.signature):
             raise Rejected(Reason.BAD_BATCH, "signature of the author")
-
-
-def _by_size(wires: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
-    """Slices of at most `count` items and about SLICE_BYTES, in order."""
-    start = size = 0
-    for index, wire in enumerate(wires):
-        size += len(wire)
-        if index > start and (index - start == count or size > limits.SLICE_BYTES):
-            yield wires[start:index]
-            start, size = index, len(wire)
-    if start < len(wires):
-        yield wires[start:]
 
 
 def _by_signatures(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

@@ -64,6 +64,8 @@ SLICE_DECODED = 128
 """Transactions of a batch parsed between two looks at the event loop: about 1 ms."""
 SLICE_BYTES = 512 * KIB
 """The same in bytes: hashing and comparing so much takes about 1 ms; the largest transaction."""
+SLICE_RECEIPTS = 500
+"""Receipts decoded for one answer between two looks at the event loop: about 0.5 ms."""
 SLICE_TRANSACTIONS = 200
 """Executions between two looks at the event loop: about 1.5 ms."""
 VERIFIED_CACHE = 32_768

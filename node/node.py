@@ -18,7 +18,7 @@ from genesis.networks import read_genesis
 from ledger.addresses import decode_text
 from ledger.batch import GENESIS_BATCH, Batch
 from ledger.codec import Record
-from ledger.errors import Reason, Rejected, UnavailableError
+from ledger.errors import Reason, Rejected, UnavailableError, invariant
 from ledger.genesis import Genesis, node_address
 from ledger.ids import (
     Address,
@@ -415,13 +415,13 @@ class RunningNode:
         self._maker.notify()
         return answers
 
-    def committed(self, transaction_id: TransactionId) -> Committed | None:
+    async def committed(self, transaction_id: TransactionId) -> Committed | None:
         """The first result of an id."""
-        return self._queries.committed(transaction_id)
+        return await self._queries.committed(transaction_id)
 
     async def wait_committed(self, transaction_id: TransactionId) -> Committed:
         """Wait until the id is executed."""
-        while (found := self._queries.committed(transaction_id)) is None:
+        while not self._queries.located(transaction_id):
             event = trio.Event()
             events = self._waiting.setdefault(transaction_id, [])
             events.append(event)
@@ -432,7 +432,9 @@ class RunningNode:
                     events.remove(event)
                     if not events:
                         del self._waiting[transaction_id]
-        return found
+        found = await self._queries.committed(transaction_id)
+        invariant(found is not None, "what is located was committed")
+        return found  # pyright: ignore[reportReturnType]  # the line above has checked it
 
     async def wait_height(self, height: int) -> None:
         """Wait until the block at `height` is executed."""
@@ -443,21 +445,21 @@ class RunningNode:
         """Whether the id waits here for a block."""
         return transaction_id in self._mempool
 
-    def transaction(self, any_id: bytes) -> FoundTransaction | None:
+    async def transaction(self, any_id: bytes) -> FoundTransaction | None:
         """A transaction by its id or an operation's id."""
-        return self._queries.transaction(any_id)
+        return await self._queries.transaction(any_id)
 
-    def block(self, height: int) -> FoundBlock | None:
+    async def block(self, height: int) -> FoundBlock | None:
         """A stored block."""
-        return self._queries.block(height)
+        return await self._queries.block(height)
 
     def height_of(self, block_hash: bytes) -> int | None:
         """The height of a block hash."""
         return self._writer.blocks.height_of(block_hash)
 
-    def proof(self, any_id: bytes) -> RegistrationProof | None:
+    async def proof(self, any_id: bytes) -> RegistrationProof | None:
         """The proof of a transaction or operation."""
-        return self._queries.proof(any_id)
+        return await self._queries.proof(any_id)
 
     def method(self, module: str, contract: str, name: str) -> Method | None:
         """A method of a contract."""

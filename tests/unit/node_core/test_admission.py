@@ -10,8 +10,9 @@ from ledger.errors import Reason, Rejected
 from ledger.limits import REPLAY_WINDOW_MS
 from ledger.transaction import SignedTransaction
 from node import limits
-from node.admission import Admission, _by_signatures, _by_size
+from node.admission import Admission, _by_signatures
 from node.mempool import Mempool
+from node.parsing import slices
 from node.stages import StageClock
 
 from .chains import (
@@ -167,8 +168,8 @@ def test_many_signatures_of_one_script_are_checked_in_slices():
 
 def test_slices_are_cut_by_count_and_by_bytes():
     wires = [b"x"] * 5 + [b"x" * limits.SLICE_BYTES] * 2 + [b"x"]
-    assert [len(part) for part in _by_size(wires, 3)] == [3, 2, 1, 1, 1]
-    assert list(_by_size([], 3)) == []
+    assert [len(part) for part in slices(wires, 3)] == [3, 2, 1, 1, 1]
+    assert list(slices([], 3)) == []
 
 
 def test_an_executed_transaction_answers_its_id_after_it_expired_too(door):
