@@ -105,6 +105,7 @@ class Admission:
     async def _check_operations(self, envelope: Transaction) -> Answer:
         """The same after a look at the operations, in steps."""
         try:
+            await trio.lowlevel.checkpoint()
             await in_steps(operations_steps(envelope, self._chain))
         except Rejected as refusal:
             return refusal

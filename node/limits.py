@@ -58,15 +58,15 @@ BLOCK_TRANSACTIONS = 5_000
 """What a proposer puts into one block: about 150 ms of execution."""
 BLOCK_OPERATIONS = 20_000
 """The same bound for envelopes: about 300 ms of execution."""
-SLICE_SIGNATURES = 40
-"""Signatures verified between two looks at the event loop: 1 to 2 ms, by the machine's V."""
+SLICE_SIGNATURES = 32
+"""Signatures verified between two looks at the event loop: 1 to 1.5 ms, by the machine's V."""
 SLICE_DECODED = 128
 """Transactions of a batch parsed between two looks at the event loop: about 1 ms."""
 SLICE_BYTES = 512 * KIB
 """The same in bytes: hashing and comparing so much takes about 1 ms; the largest transaction."""
 SLICE_RECEIPTS = 500
 """Receipts decoded for one answer between two looks at the event loop: about 0.5 ms."""
-SLICE_TRANSACTIONS = 200
+SLICE_TRANSACTIONS = 100
 """Executions between two looks at the event loop: about 1.5 ms."""
 VERIFIED_CACHE = 32_768
 """Leaves of checked transactions, twice at most: 6 MB; a client's resend is then free."""

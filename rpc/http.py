@@ -29,6 +29,7 @@ from rpc.http_messages import (
     busy,
     refusal,
     render,
+    render_head,
 )
 from rpc.jsonrpc import BusyError, Context, Registry, answer
 from rpc.limits import (
@@ -44,6 +45,7 @@ from rpc.limits import (
     READ_BYTES,
     REFUSED_CONNECTIONS,
     RETRY_AFTER_MS,
+    SEND_BYTES,
     SEND_TIMEOUT_MS,
     STOP_GRACE_MS,
 )
@@ -301,15 +303,21 @@ class _Connection:
         # Other methods are not served at all, and the answer to HEAD would have no body.
         served = request.method in {"GET", "POST"}
         closes = request.closes or not served or self._server.stopped.is_set()
-        data = render(response, closes=closes, has_body=request.method != "HEAD")
-        return await self._send(data) and not closes
+        if len(response.body) <= SEND_BYTES or request.method == "HEAD":
+            data = render(response, closes=closes, has_body=request.method != "HEAD")
+            return await self._send(data) and not closes
+        head = render_head(response, closes=closes)
+        return await self._send(head, response.body) and not closes
 
-    async def _send(self, data: bytes) -> bool:
-        """Whether the client took `data` in time. What it sends next gets its own deadline."""
+    async def _send(self, data: bytes, body: bytes = b"") -> bool:
+        """Whether the client took everything in time. What it sends next gets its own deadline."""
         self._phase = None
         try:
             with trio.fail_after(self._server.config.send_timeout_ms / 1000):
                 await self._stream.send_all(data)
+                with memoryview(body) as view:
+                    for start in range(0, len(body), SEND_BYTES):
+                        await self._stream.send_all(view[start : start + SEND_BYTES])
         except (trio.BrokenResourceError, trio.TooSlowError):
             return False
         return True

@@ -233,7 +233,13 @@ class RequestReader:
 
 
 def render(response: Response, *, closes: bool, has_body: bool = True) -> bytes:
-    """The bytes of a response. A 204 has neither body nor length (RFC 9110, section 8.6)."""
+    """The bytes of a response at once."""
+    head = render_head(response, closes=closes)
+    return head + response.body if has_body else head
+
+
+def render_head(response: Response, *, closes: bool) -> bytes:
+    """The bytes before the body. A 204 has neither body nor length (RFC 9110, section 8.6)."""
     status = response.status
     lines = [f"HTTP/1.1 {status.value} {status.phrase}"]
     if status is not HTTPStatus.NO_CONTENT:
@@ -242,5 +248,4 @@ def render(response: Response, *, closes: bool, has_body: bool = True) -> bytes:
     lines += [f"{name}: {value}" for name, value in response.headers]
     if closes:
         lines.append("Connection: close")
-    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
-    return head + response.body if has_body else head
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"

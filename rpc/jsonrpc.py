@@ -32,6 +32,7 @@ from rpc.limits import (
     JSON_VALUES,
     RESPONSE_BYTES,
     RETRY_AFTER_MS,
+    SEND_BYTES,
     STEP_BYTES,
 )
 
@@ -169,7 +170,9 @@ async def answer(body: bytes, registry: Registry, context: Context) -> bytes | N
         if isinstance(message, list):
             batch = _batch(cast("list[object]", message))
         else:
-            return await _answer_one(message, body, registry, context, RESPONSE_BYTES)
+            reply = await _answer_one(message, body, registry, context, RESPONSE_BYTES)
+            await _pause(reply or b"")
+            return reply
     except RpcError as error:
         return _failure(_NULL, error)
     replies: list[bytes] = []
@@ -181,7 +184,13 @@ async def answer(body: bytes, registry: Registry, context: Context) -> bytes | N
         if reply is not None:
             replies.append(reply)
             room_bytes -= len(reply)
-    return b"".join((b"[", b",".join(replies), b"]")) if replies else None
+    if not replies:
+        return None
+    replies[0] = b"[" + replies[0]
+    replies[-1] += b"]"
+    data = b",".join(replies)
+    await _pause(data)
+    return data
 
 
 # ---- strict JSON ------------------------------------------------------------------------------
@@ -403,16 +412,24 @@ async def _execute(name: str, params: object, registry: Registry, context: Conte
     """The result as JSON text; the known families of errors become RpcError."""
     method = registry.find(name)
     try:
-        return _encode(await method.handler(registry.bind(method, params), context))
+        result = _encode(await method.handler(registry.bind(method, params), context))
     except Rejected as error:
         facts: dict[str, object] = {**error.facts, "detail": error.detail}
         raise RpcError(Code.REJECTED, str(error), error.reason, facts) from None
     except UnavailableError as error:
         hint: dict[str, object] = {"detail": str(error), "retry_after_ms": RETRY_AFTER_MS}
         raise RpcError(Code.UNAVAILABLE, str(error), "unavailable", hint) from None
+    await _pause(result)
+    return result
 
 
 # ---- answers ----------------------------------------------------------------------------------
+
+
+async def _pause(data: bytes) -> None:
+    """A look at the event loop before large data is copied again."""
+    if len(data) > SEND_BYTES:
+        await trio.lowlevel.checkpoint()
 
 
 def _reply(outcome: bytes, id_text: bytes) -> bytes:

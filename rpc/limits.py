@@ -11,12 +11,14 @@ BODY_BYTES = 768 * KIB
 """The largest envelope (512 KiB) in base64; parsing this much takes the loop 1 ms a step."""
 JSON_DEPTH = 32
 """Arguments of contracts nest below ten; the walk and every decoder stay far from recursion."""
-JSON_VALUES = 8_192
-"""Eight times a full `send_transactions`; a value costs up to 0.2 us of the loop: 2 ms."""
-STEP_BYTES = 64 * KIB
+JSON_VALUES = 4_096
+"""Four times a full `send_transactions`; a value costs up to 0.4 us of the loop: 2 ms."""
+STEP_BYTES = 16 * KIB
 """Bodies larger than this are parsed in steps with looks at the loop between them."""
-STEP_ITEMS = 128
+STEP_ITEMS = 64
 """Items of a long answer that are told and encoded between two looks at the loop: about 1 ms."""
+SEND_BYTES = 256 * KIB
+"""What is copied or handed to the kernel at a time: 0.1 ms."""
 BATCH_REQUESTS = 100
 """Amortises the cost of HTTP to nothing; one client holds a running place for a bounded time."""
 ID_BYTES = 256

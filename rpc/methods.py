@@ -22,7 +22,7 @@ from ledger.ids import TransactionId
 from node.service import Committed, FoundBlock, FoundTransaction, NodeService
 from rpc.http import App, Request, Response, front_door
 from rpc.jsonrpc import BusyError, Context, Method, Registry, RpcError
-from rpc.limits import METRICS_AGE_MS, RETRY_AFTER_MS
+from rpc.limits import METRICS_AGE_MS, RETRY_AFTER_MS, STEP_ITEMS
 from rpc.views import (
     Json,
     block_view,
@@ -299,10 +299,13 @@ class Methods:
         items = await self._service.submit(params.transactions, context.client)
         admitted = [item for item in items if not isinstance(item, Exception)]
         await self._wait(admitted, params.wait, params.timeout_ms, context)
-        results: list[Refused | Sent] = [
-            _refused(item) if isinstance(item, Exception) else await self._sent(item, params.wait)
-            for item in items
-        ]
+        results: list[Refused | Sent] = []
+        for number, item in enumerate(items):
+            if isinstance(item, Exception):
+                results.append(_refused(item))
+            else:
+                results.append(await self._sent(item, params.wait))
+            await _breathe(number)
         return {"height": self._service.height, "transactions": results}
 
     async def call(self, params: CallParams, _context: Context) -> Json:
@@ -355,8 +358,9 @@ class Methods:
         try:
             async with context.waiting():
                 with trio.move_on_after(timeout_ms / 1000):
-                    for transaction_id in ids:
+                    for number, transaction_id in enumerate(ids):
                         await self._service.wait_committed(transaction_id)
+                        await _breathe(number)
         except BusyError:
             return  # Too many wait already: it is admitted, and the answer says `pending`.
 
@@ -395,6 +399,12 @@ class Methods:
             message = f"no block {asked} up to height {newest}{genesis}"
             raise RpcError(NOT_FOUND, message, "not_found", {"block": asked, "height": newest})
         return block
+
+
+async def _breathe(number: int) -> None:
+    """A look at the event loop after every few of many items."""
+    if number % STEP_ITEMS == STEP_ITEMS - 1:
+        await trio.lowlevel.checkpoint()
 
 
 def _committed(name: str, committed: Committed) -> Sent:

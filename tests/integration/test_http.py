@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from ledger.errors import UnavailableError
-from rpc.http import HttpConfig, front_door, serve_http
+from rpc.http import HttpConfig, _client_of, front_door, serve_http
 from rpc.http_messages import Response
 from rpc.jsonrpc import Method, Registry
 from rpc.limits import REFUSED_CONNECTIONS
@@ -433,6 +433,34 @@ def test_a_connection_beyond_the_limit_is_told_why():
             assert await first.result() == 5
 
     run(main)
+
+
+def test_one_address_keeps_no_more_connections_than_its_share():
+    async def main():
+        async with serving(connections_per_address=1) as port, dialled(port) as first:
+            await first.send(call(1))
+            assert await first.result() == 1
+            async with dialled(port) as second:
+                assert await second.refusal() == (503, "too_many_connections")
+            await first.stream.aclose()
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            async with dialled(port) as third:
+                await third.send(call(3))
+                assert await third.result() == 3
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("host", "client"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_an_ipv6_client_counts_as_its_network(host, client):
+    assert _client_of(host) == client
 
 
 def test_a_flood_of_connections_is_closed_without_a_word():
