@@ -47,7 +47,7 @@ def _positional(info: Any, value: object) -> object:
                 members = cast("dict[str, object]", value)
                 unknown = sorted(set(members) ^ set(names))
                 if unknown:
-                    raise ValueError(f"missing or unknown member {unknown[0]!r}")
+                    raise ValueError(f"missing or unknown member {unknown[0][:64]!r}")
                 value = [members[name] for name in names]
             if not isinstance(value, list):
                 return value

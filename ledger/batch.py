@@ -131,12 +131,35 @@ def parse_batch(wire: bytes, chain: Chain) -> Batch:
 
 def check_batch(wire: bytes, signed: SignedBatch, chain: Chain) -> Batch:
     """The batch of bytes that are decoded already; see `parse_batch`."""
+    header = check_batch_header(signed, chain)
+    transactions = tuple([parse_transaction(item, chain) for item in signed.transactions])
+    return seal_batch(wire, signed, header, transactions, chain)
+
+
+def check_batch_header(signed: SignedBatch, chain: Chain) -> BatchHeader:
+    """The header of a batch of this chain; its transactions are not looked at.
+
+    Raises: as `parse_batch`.
+    """
     header = BATCH_HEADER.decode(signed.header)
     if header.version != limits.PROTOCOL_VERSION:
         raise Rejected(Reason.UNSUPPORTED_VERSION, "batch", version=header.version)
     if header.genesis_hash != chain.genesis_hash or header.group != chain.group:
         raise Rejected(Reason.WRONG_CHAIN, "batch", group=header.group)
-    transactions = tuple([parse_transaction(item, chain) for item in signed.transactions])
+    return header
+
+
+def seal_batch(
+    wire: bytes,
+    signed: SignedBatch,
+    header: BatchHeader,
+    transactions: tuple[Transaction, ...],
+    chain: Chain,
+) -> Batch:
+    """The batch of a header and the parsed transactions beside it.
+
+    Raises: Rejected(BAD_BATCH) unless the header commits to exactly these.
+    """
     order = [(summary.module, summary.level) for summary in header.namespaces]
     if any(low >= high for low, high in pairwise(order)):
         raise Rejected(Reason.BAD_BATCH, "namespaces are not strictly ascending")

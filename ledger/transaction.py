@@ -10,6 +10,7 @@ to their count and root, and the operations travel beside it.
 Source: docs/format.md sections 3 and 4; architecture section 3.
 """
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -33,7 +34,7 @@ from ledger.ids import (
     SignatureBytes,
     TransactionId,
 )
-from ledger.merkle import LEAF, root_of_entries
+from ledger.merkle import LEAF, root_of_entries, root_steps
 
 TRANSACTION_TAG = b"kl.transaction\0"
 OPERATION_TAG = b"kl.operation\0"
@@ -121,9 +122,10 @@ class Transaction(msgspec.Struct, frozen=True, gc=False, eq=False):
         return isinstance(payload, EnvelopeSummary) and payload.atomic
 
 
-def parse_transaction(wire: bytes, chain: Chain) -> Transaction:
+def parse_transaction(wire: bytes, chain: Chain, *, defers_operations: bool = False) -> Transaction:
     """The transaction of canonical bytes; all rules that need no state, clock or curve.
 
+    Who defers the operations of an envelope must run `operations_steps` before believing them.
     Raises: Rejected(TOO_LARGE | MALFORMED | NON_CANONICAL | UNSUPPORTED_VERSION | WRONG_CHAIN |
         BAD_ENVELOPE).  Cost: two hashes over the bytes, plus the operation tree of an envelope.
     """
@@ -145,7 +147,7 @@ def parse_transaction(wire: bytes, chain: Chain) -> Transaction:
         operations = signed.operations or ()
         if len(operations) != payload.count:
             raise Rejected(Reason.BAD_ENVELOPE, "count", count=len(operations))
-        if operations_root(operations, chain.suite) != payload.root:
+        if not defers_operations and operations_root(operations, chain.suite) != payload.root:
             raise Rejected(Reason.BAD_ENVELOPE, "root")
     return Transaction(
         wire=wire,
@@ -162,6 +164,18 @@ def parse_transaction(wire: bytes, chain: Chain) -> Transaction:
 def operations_root(operations: tuple[Call, ...], suite: CryptoSuite) -> bytes:
     """The sized root that an envelope's body holds."""
     return root_of_entries(suite.digest, [OPERATION_TAG + encode(call) for call in operations])
+
+
+def operations_steps(transaction: Transaction, chain: Chain) -> Generator[None]:
+    """Check in steps of under a millisecond that operations are those the body commits to.
+
+    Raises: Rejected(BAD_ENVELOPE).
+    """
+    payload = transaction.body.payload
+    if isinstance(payload, EnvelopeSummary):
+        entries = (OPERATION_TAG + encode(call) for call in transaction.operations)
+        if (yield from root_steps(chain.suite.digest, entries)) != payload.root:
+            raise Rejected(Reason.BAD_ENVELOPE, "root")
 
 
 def operation_ids(transaction: Transaction, suite: CryptoSuite) -> tuple[TransactionId, ...]:

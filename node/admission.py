@@ -1,64 +1,96 @@
 """Admission: which transactions of clients and which batches of peers this node believes.
 
 Cheap checks come first, the signature last and exactly once: leaves whose signatures were checked
-are remembered. Verification runs in slices of one to two milliseconds between looks at the event
+are remembered. Everything runs in slices of one to two milliseconds between looks at the event
 loop, never in a thread (the interpreter lock would starve it).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import trio
 
 from ledger import limits as protocol
-from ledger.batch import Batch, SignedBatch, check_batch
+from ledger.batch import Batch, SignedBatch
 from ledger.errors import Reason, Rejected
 from ledger.ids import Address, Hash, TransactionId
-from ledger.transaction import Transaction, parse_transaction, verify_signatures
+from ledger.transaction import (
+    Transaction,
+    operations_steps,
+    parse_transaction,
+    verify_signatures,
+)
 from ledger.validators import ValidatorSet
 from node import limits
 from node.clock import Clock
 from node.executor import Executor
+from node.failures import SignatureFailures
 from node.mempool import Mempool
+from node.parsing import parse_in_steps, slices
 from node.stages import Stage, StageClock
+from node.steps import in_steps
+
+Item = TypeVar("Item", bound=Transaction | TransactionId | Rejected)
+Answer = Transaction | TransactionId | Rejected
+"""A transaction on its way in, the id of one that is known already, or a refusal."""
+
+
+def _never_behind() -> None:
+    """Nothing else is measured."""
 
 
 class Admission:
     """The door for transactions and batches."""
 
     def __init__(
-        self, executor: Executor, mempool: Mempool, clock: Clock, stages: StageClock
+        self,
+        executor: Executor,
+        mempool: Mempool,
+        clock: Clock,
+        stages: StageClock,
+        check_backlog: Callable[[], None] = _never_behind,
     ) -> None:
+        """`check_backlog` raises Rejected(BEHIND) while this node must take no more."""
         self._executor = executor
         self._chain = executor.chain
         self._mempool = mempool
         self._clock = clock
         self._stages = stages
+        self._check_backlog = check_backlog
+        self._failures = SignatureFailures(clock)
         self._verified: dict[Hash, None] = {}
         self._verified_before: dict[Hash, None] = {}
 
-    async def admit(self, wires: Sequence[bytes]) -> list[TransactionId | Exception]:
-        """Admit transactions of clients; per item its id or the refusal."""
+    async def admit(
+        self, wires: Sequence[bytes], client: str = ""
+    ) -> list[TransactionId | Exception]:
+        """Admit transactions of a client, known by its network address; per item id or refusal."""
         answers: list[TransactionId | Exception] = []
-        for start in range(0, len(wires), limits.SLICE_SIGNATURES):
-            part = wires[start : start + limits.SLICE_SIGNATURES]
+        for part in slices(wires, limits.SLICE_SIGNATURES):
             with self._stages.measure(Stage.ADMISSION):
-                checked = [self._check(wire) for wire in part]
-            with self._stages.measure(Stage.SIGNATURE):
-                verified = [self._verify(item) for item in checked]
-            with self._stages.measure(Stage.ADMISSION):
-                for item in verified:
-                    if isinstance(item, Transaction):
-                        self._mempool.add(item)
-                        answers.append(item.id)
-                    else:
-                        answers.append(item)
-            await trio.lowlevel.checkpoint()
+                checked = self._check_slice(part)
+            for group in _by_signatures(checked):
+                ready = [
+                    await self._check_operations(item)
+                    if isinstance(item, Transaction) and item.is_envelope
+                    else item
+                    for item in group
+                ]
+                answers += self._admit_group(ready, client)
+                await trio.lowlevel.checkpoint()
         return answers
 
-    def _check(self, wire: bytes) -> Transaction | TransactionId | Rejected:
-        """All rules but the signature; the id alone when the transaction is known already."""
+    def _check_slice(self, wires: Sequence[bytes]) -> list[Answer]:
         try:
-            transaction = parse_transaction(wire, self._chain)
+            self._check_backlog()
+        except Rejected as refusal:
+            return [refusal for _ in wires]
+        return [self._check(wire) for wire in wires]
+
+    def _check(self, wire: bytes) -> Answer:
+        """All rules but room and signature; the id alone when the transaction is known already."""
+        try:
+            transaction = parse_transaction(wire, self._chain, defers_operations=True)
             body = transaction.body
             if self._is_known(transaction):
                 return transaction.id
@@ -66,10 +98,52 @@ class Admission:
             if not self._executor.engine.has_namespace(body.module, body.level):
                 raise Rejected(Reason.UNKNOWN_NAMESPACE, module=body.module, level=body.level)
             self._check_account(transaction)
-            self._mempool.check_room(body.account, len(wire))
         except Rejected as refusal:
             return refusal
         return transaction
+
+    async def _check_operations(self, envelope: Transaction) -> Answer:
+        """The same after a look at the operations, in steps."""
+        try:
+            await trio.lowlevel.checkpoint()
+            await in_steps(operations_steps(envelope, self._chain))
+        except Rejected as refusal:
+            return refusal
+        return envelope
+
+    def _admit_group(self, group: Sequence[Answer], client: str) -> list[TransactionId | Exception]:
+        """Room, then rate, then signatures; nothing awaits, so that no claim is left behind."""
+        with self._stages.measure(Stage.ADMISSION):
+            claimed = self._claim(group, client)
+        with self._stages.measure(Stage.SIGNATURE):
+            verified = [self._verify(item) for item in claimed]
+        answers: list[TransactionId | Exception] = []
+        failed = 0
+        with self._stages.measure(Stage.ADMISSION):
+            for before, item in zip(claimed, verified, strict=True):
+                if isinstance(item, Transaction):
+                    self._mempool.keep(item)
+                    answers.append(item.id)
+                    continue
+                if isinstance(before, Transaction):
+                    self._mempool.release(before)
+                    failed += 1
+                answers.append(item)
+            if failed:
+                self._failures.charge(client, failed)
+        return answers
+
+    def _claim(self, group: Sequence[Answer], client: str) -> list[Answer]:
+        claimed = list(group)
+        claim = self._mempool.claim
+        for index, item in enumerate(group):
+            if isinstance(item, Transaction):
+                try:
+                    self._failures.check(client)
+                    claim(item)
+                except Rejected as refusal:
+                    claimed[index] = refusal
+        return claimed
 
     def _is_known(self, transaction: Transaction) -> bool:
         """Whether the id waits here or was executed; a late resend of an expired one counts too."""
@@ -96,9 +170,7 @@ class Admission:
         if account.script != (body.signer or body.account):
             raise Rejected(Reason.SIGNER_NOT_CURRENT, account=body.account.hex())
 
-    def _verify(
-        self, item: Transaction | TransactionId | Rejected
-    ) -> Transaction | TransactionId | Rejected:
+    def _verify(self, item: Answer) -> Answer:
         if not isinstance(item, Transaction):
             return item
         try:
@@ -129,10 +201,13 @@ class Admission:
 
         Raises: Rejected; the author signed it, so the blame is the author's.
         """
-        with self._stages.measure(Stage.DECODE):
-            batch = check_batch(wire, signed, self._chain)
+        measure = self._stages.measure(Stage.DECODE)
+        batch = await parse_in_steps(wire, signed, self._chain, measure)
         self._check_author(batch, validators)
-        await self._verify_all(batch.transactions)
+        for group in _by_signatures(batch.transactions):
+            with self._stages.measure(Stage.SIGNATURE):
+                self._verify_slice(group)
+            await trio.lowlevel.checkpoint()
         return batch
 
     def _check_author(self, batch: Batch, validators: ValidatorSet) -> None:
@@ -143,8 +218,15 @@ class Admission:
         if not self._chain.suite.verify(key, batch.digest, batch.signature):
             raise Rejected(Reason.BAD_BATCH, "signature of the author")
 
-    async def _verify_all(self, transactions: Sequence[Transaction]) -> None:
-        for start in range(0, len(transactions), limits.SLICE_SIGNATURES):
-            with self._stages.measure(Stage.SIGNATURE):
-                self._verify_slice(transactions[start : start + limits.SLICE_SIGNATURES])
-            await trio.lowlevel.checkpoint()
+
+def _by_signatures(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Slices with at most SLICE_SIGNATURES signatures to check, in order."""
+    start = signatures = 0
+    for index, item in enumerate(items):
+        weight = len(item.signatures) if isinstance(item, Transaction) else 0
+        signatures += weight
+        if signatures > limits.SLICE_SIGNATURES and index > start:
+            yield items[start:index]
+            start, signatures = index, weight
+    if start < len(items):
+        yield items[start:]

@@ -27,7 +27,8 @@ class BatchPool:
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
         self._pending: dict[BatchDigest, _Pending] = {}
-        self._bytes = 0
+        self.held_bytes = 0
+        self.held_transactions = 0
         self.arriving: dict[BatchDigest, None] = {}
         """Digests that are here but not verified yet: nobody needs to be asked for them."""
 
@@ -46,12 +47,15 @@ class BatchPool:
         """Keep a verified batch; one that a proposal needs is kept even when the pool is full."""
         if batch.digest in self._pending:
             return True
-        if not needed and self._bytes + len(batch.wire) > limits.PENDING_BATCH_BYTES:
+        if not needed and self.held_bytes + len(batch.wire) > limits.PENDING_BATCH_BYTES:
             return False
-        place = self._bodies.append(batch.wire)
-        self._pending[batch.digest] = _Pending(batch, place, now_ms)
-        self._bytes += len(batch.wire)
+        self._hold(batch, self._bodies.append(batch.wire), now_ms)
         return True
+
+    def _hold(self, batch: Batch, place: Place, now_ms: int) -> None:
+        self._pending[batch.digest] = _Pending(batch, place, now_ms)
+        self.held_bytes += len(batch.wire)
+        self.held_transactions += len(batch.transactions)
 
     def body(self, place: Place) -> bytes | None:
         """The bytes at a place, or None when they were never synced."""
@@ -60,8 +64,7 @@ class BatchPool:
     def restore(self, batch: Batch, place: Place, now_ms: int) -> None:
         """Take back a batch whose body is on disk already."""
         if batch.digest not in self._pending:
-            self._pending[batch.digest] = _Pending(batch, place, now_ms)
-            self._bytes += len(batch.wire)
+            self._hold(batch, place, now_ms)
 
     def sync(self) -> None:
         """Make the bodies of all batches durable."""
@@ -97,12 +100,7 @@ class BatchPool:
     @property
     def transactions(self) -> int:
         """How many transactions wait for a block; counts no further than one block holds."""
-        count = 0
-        for pending in self._pending.values():
-            count += len(pending.batch.transactions)
-            if count >= limits.BLOCK_TRANSACTIONS:
-                break
-        return count
+        return min(self.held_transactions, limits.BLOCK_TRANSACTIONS)
 
     def remove(self, digests: Sequence[bytes]) -> None:
         """Forget batches that a decided block orders."""
@@ -139,4 +137,5 @@ class BatchPool:
     def _forget(self, digest: BatchDigest) -> None:
         pending = self._pending.pop(digest, None)
         if pending is not None:
-            self._bytes -= len(pending.batch.wire)
+            self.held_bytes -= len(pending.batch.wire)
+            self.held_transactions -= len(pending.batch.transactions)

@@ -8,6 +8,40 @@ POOL_BYTES = 64 * MIB
 """At most the memory of the pool's transactions."""
 POOL_TRANSACTIONS_PER_SENDER = 20_000
 """One sender may fill less than half of the pool."""
+POOL_BYTES_PER_SENDER = 24 * MIB
+"""The same in bytes: large transactions must not do what many cannot."""
+POOL_TRANSACTIONS_PER_NAMESPACE = 25_000
+"""Half of the pool: one busy module at one level leaves room for all others."""
+POOL_BYTES_PER_NAMESPACE = 32 * MIB
+"""The same in bytes."""
+POOL_RESERVE_TRANSACTIONS = 5_000
+"""A tenth only for the system module: membership, evidence and revocation pass a full pool."""
+POOL_RESERVE_BYTES = 6 * MIB
+"""The same in bytes."""
+POOL_SYSTEM_TRANSACTIONS_PER_SENDER = 500
+"""Pending ones of one account; ten accounts together cannot use up the reserve."""
+POOL_RETRY_MS = 500
+"""The hint of a pool without room: three blocks."""
+SLICE_EXPIRY = 5_000
+"""Transactions whose expiry is looked at between two looks at the event loop: about 1 ms."""
+BACKLOG_TRANSACTIONS = 50_000
+"""Batched and not executed: ten blocks. Beyond it this node admits no more of its own clients."""
+BACKLOG_BYTES = 64 * MIB
+"""The same in bytes; half of PENDING_BATCH_BYTES, so that batches of peers are still kept."""
+BACKLOG_UNVERIFIED_BYTES = 16 * MIB
+"""Batches of peers that wait for verification: half of VERIFY_QUEUE_BYTES."""
+BACKLOG_RETRY_MS = 1_000
+"""The hint of a node that is behind: several blocks."""
+FAILED_SIGNATURES = 64
+"""Bad signatures that one client address has free; beyond it they cost it time."""
+FAILED_SIGNATURES_PER_S = 20
+"""How many of them are forgiven each second: 1 ms of CPU for each address."""
+FAILED_SIGNATURES_ALL = 2_000
+"""Of all addresses together: a tenth of a second of CPU; then each has only one free."""
+FAILED_SIGNATURES_ALL_PER_S = 2_000
+"""How many of them are forgiven each second."""
+FAILING_CLIENTS = 4_096
+"""Addresses remembered for it; more than there are connections. About 1 MB."""
 PENDING_BATCH_BYTES = 128 * MIB
 """Batches that no block refers to yet; what does not fit is pulled when a proposal needs it."""
 VERIFY_QUEUE_BYTES = 32 * MIB
@@ -24,9 +58,15 @@ BLOCK_TRANSACTIONS = 5_000
 """What a proposer puts into one block: about 150 ms of execution."""
 BLOCK_OPERATIONS = 20_000
 """The same bound for envelopes: about 300 ms of execution."""
-SLICE_SIGNATURES = 64
-"""Verifications between two looks at the event loop: 1.5 to 3 ms, by the machine's V."""
-SLICE_TRANSACTIONS = 200
+SLICE_SIGNATURES = 32
+"""Signatures verified between two looks at the event loop: 1 to 1.5 ms, by the machine's V."""
+SLICE_DECODED = 128
+"""Transactions of a batch parsed between two looks at the event loop: about 1 ms."""
+SLICE_BYTES = 512 * KIB
+"""The same in bytes: hashing and comparing so much takes about 1 ms; the largest transaction."""
+SLICE_RECEIPTS = 500
+"""Receipts decoded for one answer between two looks at the event loop: about 0.5 ms."""
+SLICE_TRANSACTIONS = 100
 """Executions between two looks at the event loop: about 1.5 ms."""
 VERIFIED_CACHE = 32_768
 """Leaves of checked transactions, twice at most: 6 MB; a client's resend is then free."""

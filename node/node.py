@@ -18,7 +18,7 @@ from genesis.networks import read_genesis
 from ledger.addresses import decode_text
 from ledger.batch import GENESIS_BATCH, Batch
 from ledger.codec import Record
-from ledger.errors import Reason, UnavailableError
+from ledger.errors import Reason, Rejected, UnavailableError, invariant
 from ledger.genesis import Genesis, node_address
 from ledger.ids import (
     Address,
@@ -38,6 +38,7 @@ from ledger.store.leveldb import LevelStore
 from ledger.store.results import StateStore
 from ledger.transaction import Chain
 from node.admission import Admission
+from node.backlog import Backlog
 from node.batch_maker import AuthorState, BatchMaker
 from node.batches import BatchPool
 from node.candidates import Candidates
@@ -100,7 +101,10 @@ class RunningNode:
         validators = self._writer.validators
         scrub = Scrub(self._executor.chain, blocks, self._state, lambda _height: validators)
         self._scrub = ScrubTask(scrub, self._clock, self.metrics)
-        self._admission = Admission(self._executor, self._mempool, self._clock, self._stages)
+        backlog = Backlog(self._pool, lambda: self._router.queued_bytes)
+        self._admission = Admission(
+            self._executor, self._mempool, self._clock, self._stages, backlog.check
+        )
         self._waiting: dict[TransactionId, list[trio.Event]] = {}
         self._next_block = trio.Event()
         self._log_file, voting_from = self._open_log()
@@ -274,9 +278,9 @@ class RunningNode:
         """Once a second, forget what can no longer be executed."""
         while True:
             await trio.sleep(1)
-            now = max(self._clock.now_ms(), self._executor.state_tip.time)
-            if expired := self._mempool.expire(now):
+            for expired in self._mempool.expire(self._executor.state_tip.time):
                 self.metrics.refused.labels(Reason.EXPIRED.value).inc(expired)
+                await trio.lowlevel.checkpoint()
             self._pool.expire(self._executor.state_tip.time, self._candidates.ordered)
             self.metrics.pool.set(len(self._mempool))
 
@@ -405,22 +409,27 @@ class RunningNode:
             voting=self._driver.is_voting,
         )
 
-    async def submit(self, wires: Sequence[bytes]) -> list[TransactionId | Exception]:
-        """Admit transactions of clients."""
+    async def submit(
+        self, wires: Sequence[bytes], client: str = ""
+    ) -> list[TransactionId | Exception]:
+        """Admit transactions of a client."""
         if self._sync.is_behind:
             refusal = UnavailableError("this node is catching up; use another or try again soon")
             return [refusal for _ in wires]
-        answers = await self._admission.admit(wires)
+        answers = await self._admission.admit(wires, client)
+        for answer in answers:
+            if isinstance(answer, Rejected):
+                self.metrics.refused.labels(answer.reason.value).inc()
         self._maker.notify()
         return answers
 
-    def committed(self, transaction_id: TransactionId) -> Committed | None:
+    async def committed(self, transaction_id: TransactionId) -> Committed | None:
         """The first result of an id."""
-        return self._queries.committed(transaction_id)
+        return await self._queries.committed(transaction_id)
 
     async def wait_committed(self, transaction_id: TransactionId) -> Committed:
         """Wait until the id is executed."""
-        while (found := self._queries.committed(transaction_id)) is None:
+        while not self._queries.located(transaction_id):
             event = trio.Event()
             events = self._waiting.setdefault(transaction_id, [])
             events.append(event)
@@ -431,7 +440,9 @@ class RunningNode:
                     events.remove(event)
                     if not events:
                         del self._waiting[transaction_id]
-        return found
+        found = await self._queries.committed(transaction_id)
+        invariant(found is not None, "what is located was committed")
+        return found  # pyright: ignore[reportReturnType]  # the line above has checked it
 
     async def wait_height(self, height: int) -> None:
         """Wait until the block at `height` is executed."""
@@ -442,21 +453,21 @@ class RunningNode:
         """Whether the id waits here for a block."""
         return transaction_id in self._mempool
 
-    def transaction(self, any_id: bytes) -> FoundTransaction | None:
+    async def transaction(self, any_id: bytes) -> FoundTransaction | None:
         """A transaction by its id or an operation's id."""
-        return self._queries.transaction(any_id)
+        return await self._queries.transaction(any_id)
 
-    def block(self, height: int) -> FoundBlock | None:
+    async def block(self, height: int) -> FoundBlock | None:
         """A stored block."""
-        return self._queries.block(height)
+        return await self._queries.block(height)
 
     def height_of(self, block_hash: bytes) -> int | None:
         """The height of a block hash."""
         return self._writer.blocks.height_of(block_hash)
 
-    def proof(self, any_id: bytes) -> RegistrationProof | None:
+    async def proof(self, any_id: bytes) -> RegistrationProof | None:
         """The proof of a transaction or operation."""
-        return self._queries.proof(any_id)
+        return await self._queries.proof(any_id)
 
     def method(self, module: str, contract: str, name: str) -> Method | None:
         """A method of a contract."""

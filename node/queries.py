@@ -1,22 +1,33 @@
 """Answers about the chain from what is stored: transactions, blocks, proofs, reads.
 
-Nothing here writes. The few newest blocks are kept decoded, because most questions are about them.
+Nothing here writes. The few newest blocks are kept decoded, because most questions are about them;
+an older one is read and parsed in steps, so that no question holds the event loop.
 """
 
+from contextlib import nullcontext
+from typing import TypeVar
+
+import trio
+
 from contracts.interface import BlockContext, Method
-from ledger.batch import Batch
+from ledger.batch import Batch, decode_batch
+from ledger.block import BLOCK, HEADER, block_hash
 from ledger.codec import Record
-from ledger.errors import Reason, Rejected, UnavailableError
+from ledger.errors import InvariantError, Reason, Rejected, UnavailableError
 from ledger.ids import TransactionId
 from ledger.proof import RegistrationProof
 from ledger.receipts import RECEIPT, Receipt, Status
 from ledger.state import Overlay
-from ledger.store.results import Locator
+from ledger.store.results import Locator, NamespaceResult
 from ledger.transaction import Transaction, operation_ids
 from node import limits
 from node.chain_writer import ChainWriter
 from node.executor import DecidedBlock
+from node.parsing import parse_in_steps
 from node.service import Committed, FoundBlock, FoundTransaction
+from node.steps import in_steps
+
+T = TypeVar("T")
 
 
 class Queries:
@@ -26,13 +37,13 @@ class Queries:
         self._writer = writer
         self._executor = writer.executor
         self._recent: dict[int, FoundBlock] = {}
-        writer.on_block(self.remember)
+        self._read: dict[int, FoundBlock] = {}
+        self._results: dict[int, tuple[NamespaceResult, ...]] = {}
+        writer.on_block(self._on_block)
 
-    def remember(self, block: DecidedBlock) -> None:
+    def _on_block(self, block: DecidedBlock) -> None:
         """Keep a block that was just executed: it is already decoded."""
-        while len(self._recent) >= limits.RECENT_BLOCKS:
-            del self._recent[next(iter(self._recent))]
-        self._recent[block.header.height] = FoundBlock(
+        found = FoundBlock(
             header_bytes=block.block.header,
             header=block.header,
             block=block.block,
@@ -40,26 +51,65 @@ class Queries:
             certificate=block.certificate,
             batches=block.batches,
         )
+        _remember(self._recent, block.header.height, found)
 
-    def block(self, height: int) -> FoundBlock | None:
+    async def block(self, height: int) -> FoundBlock | None:
         """A stored and executed block, or None."""
         if not 1 <= height <= self._executor.state_tip.height:
             return None
-        if height not in self._recent:
-            self.remember(self._writer.read_block(height))
-        return self._recent[height]
-
-    def committed(self, any_id: bytes) -> Committed | None:
-        """The first result of an id, if it was executed."""
-        found = self.transaction(any_id)
+        found = self._recent.get(height) or self._read.get(height)
         if found is None:
-            return None
-        statuses = tuple(Status(receipt.status).name for receipt in found.receipts)
-        return Committed(found.block_height, statuses)
+            found = await self._read_block(height)
+            # Apart, so that who asks for old blocks does not drive out the newest.
+            _remember(self._read, height, found)
+        return found
 
-    def transaction(self, any_id: bytes) -> FoundTransaction | None:
+    async def _read_block(self, height: int) -> FoundBlock:
+        """Raises: InvariantError when it is not there, or when a body is not the one it orders."""
+        chain, blocks = self._writer.chain, self._writer.blocks
+        stored = blocks.block(height)
+        if stored is None:
+            raise InvariantError(f"block {height} is missing from the store")
+        block = BLOCK.decode(stored.block)
+        batches: list[Batch] = []
+        for digest in block.batches:
+            (wire,) = blocks.batches([digest])
+            try:
+                batch = await parse_in_steps(wire, decode_batch(wire), chain, nullcontext())
+            except Rejected as refusal:
+                raise InvariantError(f"a body of block {height} is damaged: {refusal}") from refusal
+            if batch.digest != digest:
+                raise InvariantError(f"a body of block {height} is damaged: another batch")
+            batches.append(batch)
+        return FoundBlock(
+            header_bytes=block.header,
+            header=HEADER.decode(block.header),
+            block=block,
+            block_hash=block_hash(block.header, chain.suite),
+            certificate=stored.certificate,
+            batches=tuple(batches),
+        )
+
+    def _receipts_at(self, height: int) -> tuple[NamespaceResult, ...]:
+        """All receipts of a height, kept for the next question: it is often about its neighbour."""
+        found = self._results.get(height)
+        if found is None:
+            found = self._executor.state.receipts(height)
+            _remember(self._results, height, found)
+        return found
+
+    async def committed(self, any_id: bytes) -> Committed | None:
+        """The first result of an id, if it was executed."""
+        located = await self._locate(any_id)
+        if located is None:
+            return None
+        locator, _, transaction = located
+        receipts = await self._receipts(transaction, locator)
+        return Committed(locator.height, tuple(Status(item.status).name for item in receipts))
+
+    async def transaction(self, any_id: bytes) -> FoundTransaction | None:
         """A transaction by its id or the id of one of its operations."""
-        located = self._locate(any_id)
+        located = await self._locate(any_id)
         if located is None:
             return None
         locator, block, transaction = located
@@ -72,53 +122,57 @@ class Queries:
             index=before + locator.transaction,
             operation=None if any_id == transaction.id else locator.operation,
             operation_ids=ids,
-            receipts=self._receipts(transaction, locator),
+            receipts=await self._receipts(transaction, locator),
         )
 
-    def _locate(self, any_id: bytes) -> tuple[Locator, FoundBlock, Transaction] | None:
+    async def _locate(self, any_id: bytes) -> tuple[Locator, FoundBlock, Transaction] | None:
         locator = self._executor.state.locate(any_id)
         if locator is None:
             return None
-        block = self.block(locator.height)
+        block = await self.block(locator.height)
         if block is None:
             return None
         batch: Batch = block.batches[locator.batch]
         return locator, block, batch.transactions[locator.transaction]
 
-    def _receipts(self, transaction: Transaction, locator: Locator) -> tuple[Receipt, ...]:
+    async def _receipts(self, transaction: Transaction, locator: Locator) -> tuple[Receipt, ...]:
         encoded = self._namespace_receipts(transaction, locator.height)
         # Receipts of one transaction stand together; the locator names that of its operation.
         first = locator.receipt - locator.operation
-        return tuple(
-            RECEIPT.decode(item) for item in encoded[first : first + len(transaction.operations)]
-        )
+        own = encoded[first : first + len(transaction.operations)]
+        receipts: list[Receipt] = []
+        for start in range(0, len(own), limits.SLICE_RECEIPTS):
+            if start:
+                await trio.lowlevel.checkpoint()
+            receipts += map(RECEIPT.decode, own[start : start + limits.SLICE_RECEIPTS])
+        return tuple(receipts)
 
     def _namespace_receipts(self, transaction: Transaction, height: int) -> tuple[bytes, ...]:
-        for result in self._executor.state.receipts(height):
+        for result in self._receipts_at(height):
             if (result.module, result.level) == (transaction.body.module, transaction.body.level):
                 return result.receipts
         return ()
 
-    def proof(self, any_id: bytes) -> RegistrationProof | None:
+    async def proof(self, any_id: bytes) -> RegistrationProof | None:
         """The proof of a transaction or operation.
 
         Raises: UnavailableError while the next header does not exist, Rejected(NOT_SUCCESSFUL).
         """
-        located = self._locate(any_id)
+        located = await self._locate(any_id)
         if located is None:
             return None
         locator, block, transaction = located
-        following = self.block(locator.height + 1)
+        following = await self.block(locator.height + 1)
         if following is None:
             raise UnavailableError(
                 f"the proof needs header {locator.height + 1}, which is not decided yet; "
                 "ask again in a moment"
             )
-        receipt = self._receipts(transaction, locator)[locator.operation]
+        receipt = (await self._receipts(transaction, locator))[locator.operation]
         if receipt.status != Status.OK:
             raise Rejected(Reason.NOT_SUCCESSFUL, status=Status(receipt.status).name)
-        results = self._executor.state.receipts(locator.height)
-        return RegistrationProof.build(
+        results = self._receipts_at(locator.height)
+        build = RegistrationProof.build_steps(
             chain=self._writer.chain,
             batches=block.batches,
             transaction_id=transaction.id,
@@ -129,6 +183,7 @@ class Queries:
             next_header=following.header_bytes,
             next_certificate=following.certificate,
         )
+        return await in_steps(build)
 
     def read(
         self, module: str, level: int, contract: str, view: Method, arguments: Record
@@ -148,3 +203,9 @@ class Queries:
     def located(self, any_id: TransactionId) -> bool:
         """Whether an id was executed."""
         return self._executor.state.locate(any_id) is not None
+
+
+def _remember(cache: dict[int, T], height: int, item: T) -> None:
+    while len(cache) >= limits.RECENT_BLOCKS:
+        del cache[next(iter(cache))]
+    cache[height] = item

@@ -90,6 +90,11 @@ class Router:
         self._sync.forget(peer.address)
         self._metrics.peers.set(len(self._peers))
 
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of batches that wait for verification."""
+        return self._queued_bytes
+
     def is_connected(self, address: Address) -> bool:
         """Whether there is a link to a node."""
         return address in self._peers

@@ -137,15 +137,19 @@ class NodeService(Protocol):
         """Where consensus stands."""
         ...
 
-    async def submit(self, wires: Sequence[bytes]) -> list[TransactionId | Exception]:
+    async def submit(
+        self, wires: Sequence[bytes], client: str = ""
+    ) -> list[TransactionId | Exception]:
         """Admit transactions; per item its id, or the Rejected / UnavailableError that refuses it.
+
+        `client` is the network address they came from, "" when they came from nowhere.
 
         A transaction that was sent before answers its id again. Cheap checks come first; the
         signature is checked in slices so that consensus is not kept waiting.
         """
         ...
 
-    def committed(self, transaction_id: TransactionId) -> Committed | None:
+    async def committed(self, transaction_id: TransactionId) -> Committed | None:
         """The first result of a transaction or operation id, if it was executed."""
         ...
 
@@ -161,11 +165,11 @@ class NodeService(Protocol):
         """Whether the id is admitted here and waits for a block."""
         ...
 
-    def transaction(self, any_id: bytes) -> FoundTransaction | None:
+    async def transaction(self, any_id: bytes) -> FoundTransaction | None:
         """A transaction by its id or by the id of one of its operations."""
         ...
 
-    def block(self, height: int) -> FoundBlock | None:
+    async def block(self, height: int) -> FoundBlock | None:
         """A stored block by height."""
         ...
 
@@ -173,7 +177,7 @@ class NodeService(Protocol):
         """The height of a block hash."""
         ...
 
-    def proof(self, any_id: bytes) -> RegistrationProof | None:
+    async def proof(self, any_id: bytes) -> RegistrationProof | None:
         """The proof of a transaction or operation.
 
         Raises: UnavailableError while the next header does not exist yet, Rejected(NOT_SUCCESSFUL).

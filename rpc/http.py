@@ -10,38 +10,42 @@ without asking first (CORS), and we never consent.
 Source: RFC 9110; RFC 9112; Fetch standard, section 4.8; architecture section 9.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from ipaddress import IPv6Network
 from math import inf
-from typing import Self
 
 import trio
 
 from ledger.errors import UnavailableError
+from rpc.gate import Gate
 from rpc.http_messages import (
     CONTINUE,
     Phase,
     Request,
     RequestReader,
     Response,
+    busy,
     refusal,
     render,
+    render_head,
 )
-from rpc.jsonrpc import Context, Registry, answer
+from rpc.jsonrpc import BusyError, Context, Registry, answer
 from rpc.limits import (
     BODIES_BYTES,
     BODY_BYTES,
     BODY_TIMEOUT_MS,
     CONNECTIONS,
+    CONNECTIONS_PER_ADDRESS,
     HEAD_BYTES,
     HEADER_TIMEOUT_MS,
     IDLE_TIMEOUT_MS,
     LINGER_TIMEOUT_MS,
     READ_BYTES,
     REFUSED_CONNECTIONS,
-    RUNNING_REQUESTS,
+    RETRY_AFTER_MS,
+    SEND_BYTES,
     SEND_TIMEOUT_MS,
     STOP_GRACE_MS,
 )
@@ -57,6 +61,7 @@ class HttpConfig:
     body_bytes: int = BODY_BYTES
     bodies_bytes: int = BODIES_BYTES
     connections: int = CONNECTIONS
+    connections_per_address: int = CONNECTIONS_PER_ADDRESS
     header_timeout_ms: int = HEADER_TIMEOUT_MS
     body_timeout_ms: int = BODY_TIMEOUT_MS
     idle_timeout_ms: int = IDLE_TIMEOUT_MS
@@ -73,10 +78,11 @@ App = Callable[[Request], Awaitable[Response]]
 def front_door(registry: Registry, pages: Mapping[str, App]) -> App:
     """The app of a node: JSON-RPC by POST /, and `pages` (health, metrics) by GET.
 
-    At most RUNNING_REQUESTS JSON-RPC requests run at a time, the others wait in the order in which
-    they came. Pages do not wait: a node that is busy must still be able to say that it is alive.
+    JSON-RPC requests pass a gate: some run, some wait in the order in which they came, and who
+    finds the line full is refused with 503 `busy` before anything is parsed. Pages do not wait: a
+    node that is busy must still be able to say that it is alive.
     """
-    places = trio.Semaphore(RUNNING_REQUESTS, max_value=RUNNING_REQUESTS)
+    gate = Gate()
 
     async def app(request: Request) -> Response:
         page = pages.get(request.path)
@@ -91,8 +97,12 @@ def front_door(registry: Registry, pages: Mapping[str, App]) -> App:
         if request.content_type.partition(";")[0].strip().lower() != "application/json":
             message = "send Content-Type: application/json"
             return refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
-        async with _Place(places) as place:
-            reply = await answer(request.body, registry, Context(place.waiting))
+        try:
+            async with gate.place(request.client) as place:
+                context = Context(place.waiting, request.client)
+                reply = await answer(request.body, registry, context)
+        except BusyError as error:
+            return busy(error.message, error.retry_after_ms)
         return Response(HTTPStatus.NO_CONTENT) if reply is None else Response(HTTPStatus.OK, reply)
 
     return app
@@ -102,39 +112,6 @@ def _wrong_method(allowed: str) -> Response:
     message = f"this path answers to {allowed}"
     allow = (("Allow", allowed),)
     return refusal(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", message, allow)
-
-
-class _Place:
-    """One running place, held for `async with` except inside `waiting()`."""
-
-    __slots__ = ("_held", "_places")
-
-    def __init__(self, places: trio.Semaphore) -> None:
-        self._places = places
-        self._held = False
-
-    async def __aenter__(self) -> Self:
-        await self._take()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._give()
-
-    @asynccontextmanager
-    async def waiting(self) -> AsyncGenerator[None]:
-        """Let another request run until the block ends; after an error the place stays given."""
-        self._give()
-        yield
-        await self._take()
-
-    async def _take(self) -> None:
-        await self._places.acquire()
-        self._held = True
-
-    def _give(self) -> None:
-        if self._held:
-            self._held = False
-            self._places.release()
 
 
 # ---- who is served: connections ---------------------------------------------------------------
@@ -157,7 +134,7 @@ async def serve_http(
             connections = await nursery.start(server.hold)
             task_status.started(listeners[0].socket.getsockname()[1])
             try:
-                await trio.serve_listeners(server.serve, listeners, handler_nursery=connections)
+                await trio.serve_listeners(server.accept, listeners, handler_nursery=connections)
             finally:
                 server.stopped.set()
     finally:
@@ -184,6 +161,7 @@ class _Server:
         self.stopped = trio.Event()
         self.held_bytes = 0
         self._open: dict[int, _Connection] = {}
+        self._by_client: dict[str, int] = {}
         self._accepted = 0
         self._turned_away = 0
 
@@ -197,29 +175,50 @@ class _Server:
                 for connection in self._open.values():
                     connection.stop()
 
-    async def serve(self, stream: trio.SocketStream) -> None:
-        """Serve one connection to its end."""
+    async def accept(self, stream: trio.SocketStream) -> None:
+        """Serve one connection of the network to its end."""
         try:
-            if len(self._open) >= self.config.connections:
+            client = _client_of(str(stream.socket.getpeername()[0]))
+        except OSError:
+            await trio.aclose_forcefully(stream)
+            return  # It is gone already.
+        await self.serve(stream, client)
+
+    async def serve(self, stream: trio.SocketStream, client: str = "") -> None:
+        """Serve one connection of a client to its end."""
+        try:
+            if not self._has_room(client):
                 await self._turn_away(stream)
                 return
             number = self._accepted
             self._accepted += 1
-            self._open[number] = connection = _Connection(self, stream)
+            self._open[number] = connection = _Connection(self, stream, client)
+            self._by_client[client] = self._by_client.get(client, 0) + 1
             try:
                 await connection.run()
             finally:
                 del self._open[number]
+                self._by_client[client] -= 1
+                if not self._by_client[client]:
+                    del self._by_client[client]
         finally:
             await trio.aclose_forcefully(stream)
+
+    def _has_room(self, client: str) -> bool:
+        mine = self._by_client.get(client, 0)
+        config = self.config
+        return len(self._open) < config.connections and mine < config.connections_per_address
 
     async def _turn_away(self, stream: trio.SocketStream) -> None:
         if self._turned_away >= REFUSED_CONNECTIONS:
             return
         self._turned_away += 1
         try:
-            message = f"the node serves {self.config.connections} connections; try again later"
-            response = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections", message)
+            message = (
+                f"the node serves {self.config.connections} connections, "
+                f"{self.config.connections_per_address} for one address; try again later"
+            )
+            response = busy(message, RETRY_AFTER_MS, "too_many_connections")
             await _last_words(stream, response)
         finally:
             self._turned_away -= 1
@@ -228,11 +227,11 @@ class _Server:
 class _Connection:
     """One client: read, answer, send, in turn. Reads and sends have deadlines, the app has none."""
 
-    def __init__(self, server: _Server, stream: trio.SocketStream) -> None:
+    def __init__(self, server: _Server, stream: trio.SocketStream, client: str) -> None:
         config = server.config
         self._server = server
         self._stream = stream
-        self._reader = RequestReader(config.head_bytes, config.body_bytes)
+        self._reader = RequestReader(config.head_bytes, config.body_bytes, client)
         self._reading = trio.CancelScope()
         self._phase: Phase | None = None
         self._deadline = inf
@@ -275,7 +274,7 @@ class _Connection:
                 return reader.refused
             if self._account() and self._held_bytes > READ_BYTES:
                 message = "the node holds too many large requests; try again later"
-                return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "busy", message)
+                return busy(message, RETRY_AFTER_MS)
             if reader.expects_continue:
                 reader.expects_continue = False
                 await self._send(CONTINUE)
@@ -293,7 +292,7 @@ class _Connection:
         self._reading = trio.CancelScope(deadline=self._deadline)
         with self._reading:
             try:
-                return await self._stream.receive_some(READ_BYTES)
+                return await self._stream.receive_some(min(READ_BYTES, self._reader.wanted_bytes))
             except trio.BrokenResourceError:
                 return b""
         return None
@@ -304,15 +303,21 @@ class _Connection:
         # Other methods are not served at all, and the answer to HEAD would have no body.
         served = request.method in {"GET", "POST"}
         closes = request.closes or not served or self._server.stopped.is_set()
-        data = render(response, closes=closes, has_body=request.method != "HEAD")
-        return await self._send(data) and not closes
+        if len(response.body) <= SEND_BYTES or request.method == "HEAD":
+            data = render(response, closes=closes, has_body=request.method != "HEAD")
+            return await self._send(data) and not closes
+        head = render_head(response, closes=closes)
+        return await self._send(head, response.body) and not closes
 
-    async def _send(self, data: bytes) -> bool:
-        """Whether the client took `data` in time. What it sends next gets its own deadline."""
+    async def _send(self, data: bytes, body: bytes = b"") -> bool:
+        """Whether the client took everything in time. What it sends next gets its own deadline."""
         self._phase = None
         try:
             with trio.fail_after(self._server.config.send_timeout_ms / 1000):
                 await self._stream.send_all(data)
+                with memoryview(body) as view:
+                    for start in range(0, len(body), SEND_BYTES):
+                        await self._stream.send_all(view[start : start + SEND_BYTES])
         except (trio.BrokenResourceError, trio.TooSlowError):
             return False
         return True
@@ -331,6 +336,11 @@ class _Connection:
             return None
         message = "the request took too long to arrive"
         return refusal(HTTPStatus.REQUEST_TIMEOUT, "timeout", message)
+
+
+def _client_of(host: str) -> str:
+    """The address whose connections count together: an IPv6 client owns 64 bits of them."""
+    return str(IPv6Network((host.partition("%")[0], 64), strict=False)) if ":" in host else host
 
 
 async def _last_words(stream: trio.SocketStream, response: Response) -> None:

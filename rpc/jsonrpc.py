@@ -10,7 +10,7 @@ Source: JSON-RPC 2.0 specification (2013-01-04); RFC 8259; RFC 7493; architectur
 import difflib
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import IntEnum, unique
@@ -21,6 +21,8 @@ import structlog
 import trio
 
 from ledger.errors import InvariantError, KanglianError, Rejected, UnavailableError, invariant
+from ledger.steps import finish
+from node.steps import in_steps
 from rpc.limits import (
     BATCH_REQUESTS,
     BODY_BYTES,
@@ -30,6 +32,8 @@ from rpc.limits import (
     JSON_VALUES,
     RESPONSE_BYTES,
     RETRY_AFTER_MS,
+    SEND_BYTES,
+    STEP_BYTES,
 )
 
 P = TypeVar("P", bound=msgspec.Struct)
@@ -67,6 +71,15 @@ class RpcError(KanglianError):
         super().__init__(code, message, kind)
 
 
+class BusyError(RpcError):
+    """Too many requests run or wait: come back in `retry_after_ms`."""
+
+    def __init__(self, message: str, retry_after_ms: int) -> None:
+        self.retry_after_ms = retry_after_ms
+        hint: dict[str, object] = {"retry_after_ms": retry_after_ms}
+        super().__init__(Code.UNAVAILABLE, message, "busy", hint)
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a handler knows of its request beside the parameters.
@@ -77,6 +90,8 @@ class Context:
     """
 
     waiting: Callable[[], AbstractAsyncContextManager[None]]
+    client: str = ""
+    """The network address that asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +165,14 @@ async def answer(body: bytes, registry: Registry, context: Context) -> bytes | N
     Cost: O(len(body)); 1 ms for each MiB of base64, before any handler.
     """
     try:
-        message = strict_json(body)
+        is_short = len(body) <= STEP_BYTES
+        message = strict_json(body) if is_short else await in_steps(json_steps(body))
         if isinstance(message, list):
             batch = _batch(cast("list[object]", message))
         else:
-            return await _answer_one(message, body, registry, context, RESPONSE_BYTES)
+            reply = await _answer_one(message, body, registry, context, RESPONSE_BYTES)
+            await _pause(reply or b"")
+            return reply
     except RpcError as error:
         return _failure(_NULL, error)
     replies: list[bytes] = []
@@ -166,7 +184,13 @@ async def answer(body: bytes, registry: Registry, context: Context) -> bytes | N
         if reply is not None:
             replies.append(reply)
             room_bytes -= len(reply)
-    return b"[" + b",".join(replies) + b"]" if replies else None
+    if not replies:
+        return None
+    replies[0] = b"[" + replies[0]
+    replies[-1] += b"]"
+    data = b",".join(replies)
+    await _pause(data)
+    return data
 
 
 # ---- strict JSON ------------------------------------------------------------------------------
@@ -180,12 +204,22 @@ def strict_json(text: bytes) -> object:
 
     Raises: RpcError(PARSE_ERROR) if it is no I-JSON, RpcError(INVALID_REQUEST) beyond a limit.
     """
+    return finish(json_steps(text))
+
+
+def json_steps(text: bytes) -> Generator[None, None, object]:
+    """What `strict_json` gives, with a pause between any two looks at the whole text.
+
+    Raises: as `strict_json`.
+    """
     if len(text) > BODY_BYTES:
         _invalid_request("too_large", f"{len(text)} bytes, at most {BODY_BYTES}")
     # Every value but the first stands behind one of these bytes, and takes two bytes at least: a
     # short text cannot hold too many. Inside strings they count too: no real text has so many.
     if len(text) > 2 * JSON_VALUES and sum(map(text.count, (b",", b"[", b"{"))) > JSON_VALUES:
         _invalid_request("too_many_values", f"more than {JSON_VALUES} values")
+    fault = ""
+    value: object = None
     try:
         value = _decode_tree(text)
     except RecursionError:
@@ -195,8 +229,14 @@ def strict_json(text: bytes) -> object:
     except msgspec.ValidationError as error:
         _parse_error("number_out_of_range", str(error))
     except msgspec.DecodeError as error:
-        _parse_error(_fault(text), str(error))
-    _refuse_duplicates(text, _member_count(value))
+        fault = str(error)
+    yield
+    if fault:
+        _parse_error(_fault(text), fault)
+    members = _member_count(value)
+    yield
+    _refuse_duplicates(text, members)
+    yield
     return value
 
 
@@ -372,20 +412,28 @@ async def _execute(name: str, params: object, registry: Registry, context: Conte
     """The result as JSON text; the known families of errors become RpcError."""
     method = registry.find(name)
     try:
-        return _encode(await method.handler(registry.bind(method, params), context))
+        result = _encode(await method.handler(registry.bind(method, params), context))
     except Rejected as error:
         facts: dict[str, object] = {**error.facts, "detail": error.detail}
         raise RpcError(Code.REJECTED, str(error), error.reason, facts) from None
     except UnavailableError as error:
         hint: dict[str, object] = {"detail": str(error), "retry_after_ms": RETRY_AFTER_MS}
         raise RpcError(Code.UNAVAILABLE, str(error), "unavailable", hint) from None
+    await _pause(result)
+    return result
 
 
 # ---- answers ----------------------------------------------------------------------------------
 
 
+async def _pause(data: bytes) -> None:
+    """A look at the event loop before large data is copied again."""
+    if len(data) > SEND_BYTES:
+        await trio.lowlevel.checkpoint()
+
+
 def _reply(outcome: bytes, id_text: bytes) -> bytes:
-    return b'{"jsonrpc":"2.0",' + outcome + b',"id":' + id_text + b"}"
+    return b"".join((b'{"jsonrpc":"2.0",', outcome, b',"id":', id_text, b"}"))
 
 
 def _failure(id_text: bytes, error: RpcError) -> bytes:

@@ -8,6 +8,7 @@ Source: architecture sections 2 and 9.
 
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from math import inf
 from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
@@ -20,7 +21,8 @@ from ledger.errors import Rejected, UnavailableError
 from ledger.ids import TransactionId
 from node.service import Committed, FoundBlock, FoundTransaction, NodeService
 from rpc.http import App, Request, Response, front_door
-from rpc.jsonrpc import Context, Method, Registry, RpcError
+from rpc.jsonrpc import BusyError, Context, Method, Registry, RpcError
+from rpc.limits import METRICS_AGE_MS, RETRY_AFTER_MS, STEP_ITEMS
 from rpc.views import (
     Json,
     block_view,
@@ -46,6 +48,8 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Source: Prometheus exposition formats, text format."""
 
 Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+ShortName = Annotated[str, Meta(max_length=64)]
+"""A name is repeated in refusals, so it must not amplify; real ones have 32 characters."""
 Wait = Literal["none", "commit"]
 CommitTimeout = Annotated[int, Meta(ge=0, le=COMMIT_TIMEOUT_MS)]
 NonNegative = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -95,10 +99,10 @@ class SendManyParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CallParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A reading method and its arguments: an object by name or a list by position."""
 
-    module: str
+    module: ShortName
     level: Annotated[int, Meta(ge=0, le=255)]
-    contract: str
-    method: str
+    contract: ShortName
+    method: ShortName
     arguments: dict[str, Any] | list[Any] = {}
 
 
@@ -122,11 +126,12 @@ class Sent(msgspec.Struct, frozen=True, omit_defaults=True):
     statuses: tuple[str, ...] = ()
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """Why one transaction of many was refused."""
+class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why one transaction of many was refused, and when to try again if that may help."""
 
     kind: str
     message: str
+    retry_after_ms: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -144,8 +149,13 @@ def build_app(service: NodeService, metrics: Callable[[], bytes]) -> App:
         body: Json = {"status": "syncing" if info.syncing else "ok", "height": info.height}
         return Response(status, msgspec.json.encode(body))
 
+    made_at, text = -inf, b""
+
     async def numbers(_request: Request) -> Response:
-        return Response(HTTPStatus.OK, metrics(), METRICS_TYPE)
+        nonlocal made_at, text
+        if trio.current_time() >= made_at + METRICS_AGE_MS / 1_000:
+            made_at, text = trio.current_time(), metrics()
+        return Response(HTTPStatus.OK, text, METRICS_TYPE)
 
     return front_door(Methods(service).registry(), {"/healthz": health, "/metrics": numbers})
 
@@ -251,46 +261,51 @@ class Methods:
 
     async def get_transaction(self, params: IdParams, _context: Context) -> Json:
         """A transaction with everything this node knows about it."""
-        return transaction_view(self._service, self._found(params.id), self._service.chain.suite)
+        found = await self._found(params.id)
+        return await transaction_view(self._service, found, self._service.chain.suite)
 
     async def get_transaction_receipt(self, params: IdParams, _context: Context) -> Json:
         """The receipts alone."""
-        return {"id": params.id, **receipts_view(self._service, self._found(params.id))}
+        found = await self._found(params.id)
+        return {"id": params.id, **await receipts_view(self._service, found)}
 
     async def get_block(self, params: BlockParams, _context: Context) -> Json:
         """A block."""
-        block = self._block(params.height, params.hash)
-        view = block_view(block)
-        return {**view, "summaries": summaries_view(block)} if params.full else view
+        block = await self._block(params.height, params.hash)
+        view = await block_view(block)
+        return {**view, "summaries": await summaries_view(block)} if params.full else view
 
     async def get_block_header(self, params: HeaderParams, _context: Context) -> Json:
         """A header and its certificate."""
-        return header_view(self._block(params.height, params.hash))
+        return header_view(await self._block(params.height, params.hash))
 
     async def get_proof(self, params: IdParams, _context: Context) -> msgspec.Raw:
         """The proof in its canonical form."""
-        proof = self._service.proof(bytes.fromhex(params.id))
+        proof = await self._service.proof(bytes.fromhex(params.id))
         if proof is None:
             self._unknown_id(params.id)
         return msgspec.Raw(proof.to_json())
 
     async def send_transaction(self, params: SendParams, context: Context) -> Sent:
         """Admit one transaction and, if asked, wait for its block."""
-        (item,) = await self._service.submit([params.transaction])
+        (item,) = await self._service.submit([params.transaction], context.client)
         if isinstance(item, Exception):
             raise item
         await self._wait([item], params.wait, params.timeout_ms, context)
-        return self._sent(item, params.wait)
+        return await self._sent(item, params.wait)
 
     async def send_transactions(self, params: SendManyParams, context: Context) -> Json:
         """Admit many; one item each, in their order."""
-        items = await self._service.submit(params.transactions)
+        items = await self._service.submit(params.transactions, context.client)
         admitted = [item for item in items if not isinstance(item, Exception)]
         await self._wait(admitted, params.wait, params.timeout_ms, context)
-        results = [
-            _refused(item) if isinstance(item, Exception) else self._sent(item, params.wait)
-            for item in items
-        ]
+        results: list[Refused | Sent] = []
+        for number, item in enumerate(items):
+            if isinstance(item, Exception):
+                results.append(_refused(item))
+            else:
+                results.append(await self._sent(item, params.wait))
+            await _breathe(number)
         return {"height": self._service.height, "transactions": results}
 
     async def call(self, params: CallParams, _context: Context) -> Json:
@@ -340,21 +355,25 @@ class Methods:
         """Wait until every id stands in a block, or for the time limit; others run meanwhile."""
         if wait == "none" or not ids:
             return
-        async with context.waiting():
-            with trio.move_on_after(timeout_ms / 1000):
-                for transaction_id in ids:
-                    await self._service.wait_committed(transaction_id)
+        try:
+            async with context.waiting():
+                with trio.move_on_after(timeout_ms / 1000):
+                    for number, transaction_id in enumerate(ids):
+                        await self._service.wait_committed(transaction_id)
+                        await _breathe(number)
+        except BusyError:
+            return  # Too many wait already: it is admitted, and the answer says `pending`.
 
-    def _sent(self, transaction_id: TransactionId, wait: Wait) -> Sent:
+    async def _sent(self, transaction_id: TransactionId, wait: Wait) -> Sent:
         name = transaction_id.hex()
         # Without waiting nearly all are pending: the pool knows, and the store is not asked.
         if wait == "none" and self._service.is_pending(transaction_id):
             return Sent(name, "pending")
-        committed = self._service.committed(transaction_id)
+        committed = await self._service.committed(transaction_id)
         return Sent(name, "pending") if committed is None else _committed(name, committed)
 
-    def _found(self, any_id: str) -> FoundTransaction:
-        found = self._service.transaction(bytes.fromhex(any_id))
+    async def _found(self, any_id: str) -> FoundTransaction:
+        found = await self._service.transaction(bytes.fromhex(any_id))
         return self._unknown_id(any_id) if found is None else found
 
     def _unknown_id(self, any_id: str) -> NoReturn:
@@ -365,7 +384,7 @@ class Methods:
         data: Json = {"id": any_id, "pending": pending, "height": height}
         raise RpcError(NOT_FOUND, message, "not_found", data)
 
-    def _block(self, height: int | None, block_hash: str | None) -> FoundBlock:
+    async def _block(self, height: int | None, block_hash: str | None) -> FoundBlock:
         if height is not None and block_hash is not None:
             message = "name a block by height or by hash, not by both"
             raise RpcError(-32602, message, "invalid_params")
@@ -373,13 +392,19 @@ class Methods:
         wanted = newest if height is None else height
         if block_hash is not None:
             wanted = self._service.height_of(bytes.fromhex(block_hash))
-        block = None if wanted is None or wanted > newest else self._service.block(wanted)
+        block = None if wanted is None or wanted > newest else await self._service.block(wanted)
         if block is None:
             asked = block_hash or wanted
             genesis = "; height 0 is genesis, which has no block" if wanted == 0 else ""
             message = f"no block {asked} up to height {newest}{genesis}"
             raise RpcError(NOT_FOUND, message, "not_found", {"block": asked, "height": newest})
         return block
+
+
+async def _breathe(number: int) -> None:
+    """A look at the event loop after every few of many items."""
+    if number % STEP_ITEMS == STEP_ITEMS - 1:
+        await trio.lowlevel.checkpoint()
 
 
 def _committed(name: str, committed: Committed) -> Sent:
@@ -392,9 +417,10 @@ def _committed(name: str, committed: Committed) -> Sent:
 def _refused(error: Exception) -> Refused:
     match error:
         case Rejected():
-            return Refused(Refusal(error.reason, str(error)))
+            retry_after_ms = int(error.facts.get("retry_after_ms", 0))
+            return Refused(Refusal(error.reason, str(error), retry_after_ms))
         case UnavailableError():
-            return Refused(Refusal("unavailable", str(error)))
+            return Refused(Refusal("unavailable", str(error), RETRY_AFTER_MS))
         case _:
             raise error
 

@@ -42,8 +42,8 @@ OPERATING_STATUS_NORMAL = 0
 
 CALL_TRANSACTIONS = 100
 """Transactions of one call: 48 KB, 5 ms of signature checks for the node."""
-CALL_BYTES = 2 * limits.MIB
-"""Base64 makes it 2.7 MiB, below the 4 MiB body that a node takes."""
+CALL_BYTES = 512 * limits.KIB
+"""Base64 makes it 683 KiB, below the 768 KiB body that a node takes."""
 ENVELOPE_OPERATIONS = 500
 """About 170 KB, a third of the envelope limit; its proofs carry all of it."""
 CALLS_IN_FLIGHT = 8
@@ -57,7 +57,10 @@ PATIENCE_MS = 120_000
 FIRST_PAUSE_MS = 100
 LONGEST_PAUSE_MS = 5_000
 
-_PASSING = ("unavailable", "pool_full", "sender_limit")
+_PASSING = (
+    *("unavailable", "busy", "behind", "rate_limit"),
+    *("pool_full", "sender_limit", "namespace_limit"),
+)
 """Refusals that mean: later."""
 
 

@@ -2,13 +2,17 @@
 
 What it decides: member names and forms: hashes as lower-case hex, times in ms, calls and results
 decoded by the contract's own schema where this node knows it, hex where it does not.
-What it never does: change state, wait, or judge.
+What it never does: change state or judge. Long lists are told and encoded in steps, with looks at
+the event loop between them.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Protocol, cast
 
 import msgspec
+import trio
 
 from contracts.abi import to_json
 from contracts.interface import Method
@@ -20,6 +24,7 @@ from ledger.errors import Rejected
 from ledger.receipts import Event, Receipt, Status
 from ledger.transaction import Call, Transaction
 from node.service import FoundBlock, FoundTransaction
+from rpc.limits import STEP_ITEMS
 
 Json = dict[str, object]
 
@@ -32,32 +37,46 @@ class MethodSource(Protocol):
         ...
 
 
-def transaction_view(source: MethodSource, found: FoundTransaction, suite: CryptoSuite) -> Json:
+async def list_view(items: Iterable[object]) -> msgspec.Raw:
+    """The JSON array of items, made in steps; `items` is best a generator."""
+    pieces: list[bytes] = []
+    rest = iter(items)
+    while part := list(islice(rest, STEP_ITEMS)):
+        if pieces:
+            await trio.lowlevel.checkpoint()
+        pieces.append(msgspec.json.encode(part)[1:-1])
+    return msgspec.Raw(b"".join((b"[", b",".join(pieces), b"]")))
+
+
+async def transaction_view(
+    source: MethodSource, found: FoundTransaction, suite: CryptoSuite
+) -> Json:
     """Where a transaction stands, what it asks, and what became of it.
 
     An operation id narrows `operations` and `receipts` to that operation. `receipt` is the only
     receipt, or null for a whole envelope.
     """
     return {
-        "transaction": _body_view(source, found, suite),
-        **receipts_view(source, found),
+        "transaction": await _body_view(source, found, suite),
+        **await receipts_view(source, found),
     }
 
 
-def receipts_view(source: MethodSource, found: FoundTransaction) -> Json:
+async def receipts_view(source: MethodSource, found: FoundTransaction) -> Json:
     """Where a transaction stands and what became of it."""
-    module = found.transaction.body.module
-    receipts = [
-        receipt_view(source, module, found.transaction.operations[index], found.receipts[index])
-        for index in _asked(found)
-    ]
+    module, asked = found.transaction.body.module, _asked(found)
+
+    def view(index: int) -> Json:
+        operation = found.transaction.operations[index]
+        return receipt_view(source, module, operation, found.receipts[index])
+
     return {
         "block_height": found.block_height,
         "block_time": found.block_time,
         "index": found.index,
         "operation": found.operation,
-        "receipt": receipts[0] if len(receipts) == 1 else None,
-        "receipts": receipts,
+        "receipt": view(asked[0]) if len(asked) == 1 else None,
+        "receipts": await list_view(map(view, asked)),
     }
 
 
@@ -78,9 +97,9 @@ def receipt_view(source: MethodSource, module: str, call: Call, receipt: Receipt
     }
 
 
-def block_view(block: FoundBlock) -> Json:
+async def block_view(block: FoundBlock) -> Json:
     """A block with the ids of its transactions in order."""
-    ids = [item.id.hex() for batch in block.batches for item in batch.transactions]
+    ids = (item.id.hex() for batch in block.batches for item in batch.transactions)
     return {
         "height": block.header.height,
         "hash": block.block_hash.hex(),
@@ -88,13 +107,13 @@ def block_view(block: FoundBlock) -> Json:
         "time": block.header.time,
         "proposer": block.header.proposer,
         "batches": [batch.digest.hex() for batch in block.batches],
-        "transactions": ids,
+        "transactions": await list_view(ids),
     }
 
 
-def summaries_view(block: FoundBlock) -> list[Json]:
+async def summaries_view(block: FoundBlock) -> msgspec.Raw:
     """One line for each transaction of a block, with what is public about it."""
-    return [
+    return await list_view(
         {
             "id": item.id.hex(),
             "account": item.body.account.hex(),
@@ -107,7 +126,7 @@ def summaries_view(block: FoundBlock) -> list[Json]:
         }
         for batch in block.batches
         for item in batch.transactions
-    ]
+    )
 
 
 def header_view(block: FoundBlock) -> Json:
@@ -133,7 +152,7 @@ def _asked(found: FoundTransaction) -> range:
     return range(found.operation, found.operation + 1)
 
 
-def _body_view(source: MethodSource, found: FoundTransaction, suite: CryptoSuite) -> Json:
+async def _body_view(source: MethodSource, found: FoundTransaction, suite: CryptoSuite) -> Json:
     transaction = found.transaction
     body = transaction.body
     return {
@@ -154,10 +173,10 @@ def _body_view(source: MethodSource, found: FoundTransaction, suite: CryptoSuite
         "atomic": transaction.is_atomic,
         "bytes": len(transaction.wire),
         "operation_count": len(transaction.operations),
-        "operations": [
+        "operations": await list_view(
             _call_view(source, body.module, transaction.operations[index], found, index)
             for index in _asked(found)
-        ],
+        ),
     }
 
 

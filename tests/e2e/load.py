@@ -12,7 +12,7 @@ from .running import CLOCK, RealNetwork
 CALL = 20
 WAIT_MS = 2_000
 VALID_FOR_MS = 590_000
-LATER = {"unavailable", "pool_full", "sender_limit"}
+LATER = {"unavailable", "busy", "behind", "pool_full", "sender_limit", "namespace_limit"}
 
 
 class Load:

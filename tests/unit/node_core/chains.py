@@ -236,15 +236,18 @@ class LocalChain:
         """Decide one block of these transactions in one batch; their receipts, first to last."""
         self.decide(make_batch(transactions, sequence=self.tip.height), time=time)
         found = {}
-        for result in self.state.receipts(self.tip.height):
-            for item in result.receipts:
-                receipt = RECEIPT.decode(item)
-                found.setdefault(receipt.id, []).append(receipt)
+        for receipt in self.receipts_of(self.tip.height):
+            found.setdefault(receipt.id, []).append(receipt)
         return [
             found[operation].pop(0)
             for transaction in transactions
             for operation in operation_ids(transaction, SUITE)
         ]
+
+    def receipts_of(self, height: int) -> list[Receipt]:
+        """All receipts of a height."""
+        results = self.state.receipts(height)
+        return [RECEIPT.decode(item) for result in results for item in result.receipts]
 
     def read(self, module: str, level: int, contract: str, name: str, *arguments: Any):
         """The answer of a reading method on the newest state."""

@@ -10,8 +10,9 @@ from ledger.errors import Reason, Rejected
 from ledger.limits import REPLAY_WINDOW_MS
 from ledger.transaction import SignedTransaction
 from node import limits
-from node.admission import Admission
+from node.admission import Admission, _by_signatures
 from node.mempool import Mempool
+from node.parsing import slices
 from node.stages import StageClock
 
 from .chains import (
@@ -43,9 +44,9 @@ class Door:
         self.chain, self.pool, self.clock = LocalChain(), Mempool(), Hands(TIME + 1_000)
         self.admission = Admission(self.chain.executor, self.pool, self.clock, StageClock())
 
-    def admit(self, *wires):
+    def admit(self, *wires, client=""):
         """Per transaction its id or the reason of its refusal."""
-        answers = trio.run(self.admission.admit, wires)
+        answers = trio.run(self.admission.admit, wires, client)
         return [answer.reason if isinstance(answer, Rejected) else answer for answer in answers]
 
 
@@ -54,8 +55,11 @@ def door():
     return Door()
 
 
-def signed(number, **changes):
-    return make_transaction(register(number), number, is_signed=True, **changes)
+def signed(calls, nonce=None, **changes):
+    """A signed registration of that number, or of these calls."""
+    if nonce is None:
+        return make_transaction(register(calls), calls, is_signed=True, **changes)
+    return make_transaction(calls, nonce, is_signed=True, **changes)
 
 
 def test_a_good_transaction_waits_in_the_pool(door):
@@ -124,6 +128,48 @@ def test_a_full_pool_and_a_greedy_sender_have_names(door, monkeypatch):
     assert door.admit(signed(2).wire) == [Reason.SENDER_LIMIT]
     monkeypatch.setattr(limits, "POOL_TRANSACTIONS", 1)
     assert door.admit(signed(2).wire) == [Reason.POOL_FULL]
+
+
+def test_who_sends_bad_signatures_is_refused_before_the_next_is_checked(door):
+    bad = [make_transaction(register(n), n).wire for n in range(limits.FAILED_SIGNATURES)]
+    assert set(door.admit(*bad, client="10.0.0.9")) == {Reason.BAD_SIGNATURE}
+    good = signed(99)
+    assert door.admit(good.wire, client="10.0.0.9") == [Reason.RATE_LIMIT]
+    assert door.admit(good.wire, client="10.0.0.8") == [good.id]
+    door.clock.now += 1_000
+    assert door.admit(signed(98).wire, client="10.0.0.9") == [signed(98).id]
+
+
+def test_a_refused_signature_gives_its_room_back(door):
+    door.admit(make_transaction(register(1), 1).wire, signed(2).wire)
+    assert (door.pool._all.transactions, len(door.pool)) == (1, 1)
+
+
+def test_room_is_asked_for_before_a_signature_is_checked(door, monkeypatch):
+    """A full pool must cost a client's flood nothing but parsing."""
+    monkeypatch.setattr(limits, "POOL_TRANSACTIONS", 0)
+    bad = make_transaction(register(1), 1)
+    assert door.admit(bad.wire) == [Reason.POOL_FULL]
+
+
+def test_an_envelope_with_other_operations_is_refused_by_name(door):
+    envelope = signed((register(1), register(2)), 7)
+    record = msgspec.msgpack.decode(envelope.wire, type=SignedTransaction)
+    forged = encode(msgspec.structs.replace(record, operations=(register(1), register(3))))
+    assert door.admit(envelope.wire, forged) == [envelope.id, Reason.BAD_ENVELOPE]
+
+
+def test_many_signatures_of_one_script_are_checked_in_slices():
+    items = [msgspec.structs.replace(signed(1), signatures=((0, b""),) * n) for n in (16, 16, 16)]
+    parts = list(_by_signatures([*items, bytes(32), Rejected(Reason.EXPIRED)]))
+    assert [len(part) for part in parts] == [2, 3]
+    assert list(_by_signatures([])) == []
+
+
+def test_slices_are_cut_by_count_and_by_bytes():
+    wires = [b"x"] * 5 + [b"x" * limits.SLICE_BYTES] * 2 + [b"x"]
+    assert [len(part) for part in slices(wires, 3)] == [3, 2, 1, 1, 1]
+    assert list(slices([], 3)) == []
 
 
 def test_an_executed_transaction_answers_its_id_after_it_expired_too(door):

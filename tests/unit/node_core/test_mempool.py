@@ -1,4 +1,4 @@
-"""The mempool: bounds by count, bytes and sender, and the queue of what waits for a batch."""
+"""The mempool: its bounds, the reserve of the system module, and what waits for a batch."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from ledger.limits import BATCH_NAMESPACES
 from node import limits
 from node.mempool import Mempool
 
-from .chains import ADMIN, MEMBER, TIME, make_transaction, register
+from .chains import ADMIN, TIME, make_transaction, register
 
 
 def transaction(number, **changes):
@@ -22,10 +22,18 @@ def filled(count):
     return pool
 
 
-def refusal(pool, sender=MEMBER, size=100):
+def refusal(pool, one):
+    """Why one has no room."""
     with pytest.raises(Rejected) as caught:
-        pool.check_room(sender.address, size)
+        pool.claim(one)
+    assert caught.value.facts["retry_after_ms"] == limits.POOL_RETRY_MS
     return caught.value.reason
+
+
+def fits(pool, one):
+    """One has room, and gives it back."""
+    pool.claim(one)
+    pool.release(one)
 
 
 def test_transactions_are_taken_in_order_and_stay_known():
@@ -59,23 +67,133 @@ def test_a_batch_never_has_more_namespaces_than_its_header_holds():
     assert taken == made
 
 
-def test_a_full_pool_refuses_by_name(monkeypatch):
+def small_pool(monkeypatch, **changes):
+    """Limits that a test can fill; what is not named is out of the way."""
+    settings = {
+        "POOL_TRANSACTIONS": 10**6,
+        "POOL_BYTES": 10**9,
+        "POOL_RESERVE_TRANSACTIONS": 0,
+        "POOL_RESERVE_BYTES": 0,
+        "POOL_TRANSACTIONS_PER_SENDER": 10**6,
+        "POOL_BYTES_PER_SENDER": 10**9,
+        "POOL_TRANSACTIONS_PER_NAMESPACE": 10**6,
+        "POOL_BYTES_PER_NAMESPACE": 10**9,
+        "POOL_SYSTEM_TRANSACTIONS_PER_SENDER": 10**6,
+        **changes,
+    }
+    for name, value in settings.items():
+        monkeypatch.setattr(limits, name, value)
+
+
+SIZE = len(transaction(0).wire)
+SYSTEM = len(transaction(0, module="system").wire)
+
+
+@pytest.mark.parametrize(
+    ("setting", "most", "reason"),
+    [
+        ("POOL_TRANSACTIONS", 3, Reason.POOL_FULL),
+        ("POOL_BYTES", 4 * SIZE - 1, Reason.POOL_FULL),
+        ("POOL_TRANSACTIONS_PER_SENDER", 3, Reason.SENDER_LIMIT),
+        ("POOL_BYTES_PER_SENDER", 4 * SIZE - 1, Reason.SENDER_LIMIT),
+        ("POOL_TRANSACTIONS_PER_NAMESPACE", 3, Reason.NAMESPACE_LIMIT),
+        ("POOL_BYTES_PER_NAMESPACE", 4 * SIZE - 1, Reason.NAMESPACE_LIMIT),
+    ],
+)
+def test_each_cap_refuses_the_fourth_by_name_and_takes_it_once_there_is_room(
+    monkeypatch, setting, most, reason
+):
     pool = filled(3)
-    pool.check_room(MEMBER.address, 100)
-    monkeypatch.setattr(limits, "POOL_TRANSACTIONS", 3)
-    assert refusal(pool) is Reason.POOL_FULL
-    monkeypatch.setattr(limits, "POOL_TRANSACTIONS", 4)
-    monkeypatch.setattr(limits, "POOL_BYTES", 3 * len(transaction(0).wire) + 99)
-    assert refusal(pool) is Reason.POOL_FULL
+    small_pool(monkeypatch, **{setting: most})
+    assert refusal(pool, transaction(3)) is reason
+    pool.remove(transaction(1).id)
+    fits(pool, transaction(3))
 
 
 def test_one_sender_cannot_take_the_room_of_others(monkeypatch):
-    monkeypatch.setattr(limits, "POOL_TRANSACTIONS_PER_SENDER", 3)
     pool = filled(3)
-    assert refusal(pool) is Reason.SENDER_LIMIT
-    pool.check_room(ADMIN.address, 100)
-    pool.remove(transaction(1).id)
-    pool.check_room(MEMBER.address, 100)
+    small_pool(monkeypatch, POOL_TRANSACTIONS_PER_SENDER=3)
+    assert refusal(pool, transaction(3)) is Reason.SENDER_LIMIT
+    fits(pool, transaction(3, by=ADMIN))
+
+
+def test_one_namespace_cannot_take_the_room_of_others(monkeypatch):
+    pool = filled(3)
+    small_pool(monkeypatch, POOL_TRANSACTIONS_PER_NAMESPACE=3)
+    assert refusal(pool, transaction(3, by=ADMIN)) is Reason.NAMESPACE_LIMIT
+    fits(pool, transaction(3, level=1))
+    fits(pool, transaction(3, module="trial"))
+
+
+@pytest.mark.parametrize(
+    "full",
+    [
+        {"POOL_TRANSACTIONS": 5, "POOL_RESERVE_TRANSACTIONS": 2},
+        {"POOL_BYTES": 3 * SIZE + 2 * SYSTEM, "POOL_RESERVE_BYTES": 2 * SYSTEM},
+    ],
+)
+def test_the_last_room_is_kept_for_the_system_module(monkeypatch, full):
+    pool = filled(3)
+    small_pool(monkeypatch, **full)
+    assert refusal(pool, transaction(3)) is Reason.POOL_FULL
+    for number in (3, 4):
+        one = transaction(number, module="system")
+        pool.claim(one)
+        pool.keep(one)
+    assert refusal(pool, transaction(5, module="system")) is Reason.POOL_FULL
+
+
+def test_a_greedy_sender_still_has_its_share_of_the_system_module_and_no_more(monkeypatch):
+    pool = filled(3)
+    small_pool(monkeypatch, POOL_TRANSACTIONS_PER_SENDER=3, POOL_SYSTEM_TRANSACTIONS_PER_SENDER=1)
+    pool.add(transaction(3, module="system"))
+    assert refusal(pool, transaction(4, module="system")) is Reason.SENDER_LIMIT
+    fits(pool, transaction(4, module="system", by=ADMIN))
+    pool.remove(transaction(3, module="system").id)
+    assert refusal(pool, transaction(4)) is Reason.SENDER_LIMIT
+
+
+def test_the_system_module_is_packed_first():
+    pool = filled(3)
+    urgent = [transaction(number, module="system") for number in (3, 4)]
+    for one in urgent:
+        pool.add(one)
+    taken = pool.take(count=3, size=10**6)
+    assert [one.id for one in taken] == [one.id for one in (*urgent, transaction(0))]
+    assert [one.body.module for one in pool.take(count=9, size=10**6)] == ["emr", "emr"]
+
+
+def test_a_claim_counts_before_it_is_kept_and_not_after_it_is_released(monkeypatch):
+    pool = Mempool()
+    small_pool(monkeypatch, POOL_TRANSACTIONS=2)
+    claimed = transaction(0)
+    pool.claim(claimed)
+    fits(pool, transaction(1))
+    pool.claim(transaction(1))
+    assert refusal(pool, transaction(2)) is Reason.POOL_FULL
+    assert (len(pool), pool.waiting) == (0, 0)
+    pool.release(claimed)
+    fits(pool, transaction(2))
+
+
+def test_a_transaction_that_was_claimed_twice_is_kept_once():
+    pool, one = Mempool(), transaction(1)
+    for _ in range(2):
+        pool.claim(one)
+    for _ in range(2):
+        pool.keep(one)
+    assert (len(pool), pool.waiting, pool._all.transactions) == (1, 1, 1)
+
+
+def test_a_full_pool_drops_nothing_for_a_newcomer(monkeypatch):
+    """What was answered `pending` stays: there is no eviction but expiry."""
+    pool = filled(3)
+    small_pool(monkeypatch, POOL_TRANSACTIONS=3)
+    for number in range(3, 50):
+        assert refusal(pool, transaction(number)) is Reason.POOL_FULL
+    assert [one.id for one in pool.take(count=9, size=10**6)] == [
+        transaction(number).id for number in range(3)
+    ]
 
 
 def test_expired_transactions_leave_the_queue_and_the_count():
@@ -83,8 +201,8 @@ def test_expired_transactions_leave_the_queue_and_the_count():
     for number in range(4):
         pool.add(transaction(number, valid_until=TIME + number))
     taken = pool.take(count=1, size=10**6)
-    assert pool.expire(TIME + 2) == 2
-    assert (len(pool), pool.waiting) == (2, 2)
+    assert list(pool.expire(TIME + 2)) == [2]
+    assert len(pool) == 2
     assert [one.body.valid_until for one in pool.take(count=9, size=10**6)] == [TIME + 2, TIME + 3]
     assert taken[0].id not in pool
     assert pool.waiting_bytes == 0
@@ -96,7 +214,7 @@ def test_removing_all_frees_everything():
     for number in range(5):
         pool.remove(transaction(number).id)
     assert len(pool) == 0
-    assert (pool._bytes, pool._by_sender) == (0, {})
+    assert (pool._all.transactions, pool._all.size, pool._shares) == (0, 0, {})
 
 
 def test_a_transaction_that_another_node_brought_on_chain_is_not_packed_again():

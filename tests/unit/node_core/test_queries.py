@@ -1,6 +1,7 @@
 """Answers about the chain: what is found, under which id, and whether its proof holds."""
 
 import pytest
+import trio
 
 from ledger.errors import Reason, Rejected, UnavailableError
 from ledger.proof import parse_proof, verify_registration
@@ -25,14 +26,17 @@ def signed(calls, nonce, **changes):
 
 
 def check_proof(queries, any_id):
-    proof = queries.proof(any_id)
+    proof = trio.run(queries.proof, any_id)
     return verify_registration(parse_proof(proof.to_json()), GENESIS)
 
 
 def test_nothing_is_known_of_an_id_that_never_was(chain):
     queries = Queries(chain.writer)
-    assert (queries.committed(bytes(32)), queries.proof(bytes(32))) == (None, None)
-    assert (queries.block(0), queries.block(1), queries.block(-1)) == (None, None, None)
+    assert (trio.run(queries.committed, bytes(32)), trio.run(queries.proof, bytes(32))) == (
+        None,
+        None,
+    )
+    assert [trio.run(queries.block, height) for height in (0, 1, -1)] == [None] * 3
 
 
 def test_every_operation_of_a_busy_block_is_proved(chain):
@@ -52,7 +56,7 @@ def test_a_proof_waits_for_the_next_header(chain):
     one = signed(register(1), 1)
     chain.run(one)
     with pytest.raises(UnavailableError):
-        Queries(chain.writer).proof(one.id)
+        trio.run(Queries(chain.writer).proof, one.id)
 
 
 def test_a_failed_operation_has_no_proof_and_its_neighbour_has(chain):
@@ -60,10 +64,10 @@ def test_a_failed_operation_has_no_proof_and_its_neighbour_has(chain):
     chain.run(part)
     chain.decide()
     queries, ids = Queries(chain.writer), operation_ids(part, SUITE)
-    assert queries.committed(part.id) == Committed(1, ("OK", "BAD_ARGUMENTS"))
+    assert trio.run(queries.committed, part.id) == Committed(1, ("OK", "BAD_ARGUMENTS"))
     assert check_proof(queries, ids[0]).operation == ids[0]
     with pytest.raises(Rejected) as refusal:
-        queries.proof(ids[1])
+        trio.run(queries.proof, ids[1])
     assert refusal.value.reason is Reason.NOT_SUCCESSFUL
 
 
@@ -78,7 +82,7 @@ def test_a_transaction_in_two_batches_of_a_block_is_proved_by_its_success(chain,
     chain.decide(make_batch([once], sequence=3))
     chain.decide()
     queries = Queries(chain.writer)
-    assert queries.committed(once.id) == Committed(1, (Status.OK.name,))
+    assert trio.run(queries.committed, once.id) == Committed(1, (Status.OK.name,))
     assert check_proof(queries, once.id).operation == once.id
 
 
@@ -90,6 +94,6 @@ def test_old_blocks_are_read_again_after_a_restart(chain):
     chain.restart()
     queries = Queries(chain.writer)
     for height, one in enumerate(made, 1):
-        found = queries.transaction(one.id)
+        found = trio.run(queries.transaction, one.id)
         assert (found.block_height, found.index, found.transaction.wire) == (height, 0, one.wire)
         assert check_proof(queries, one.id).height == height

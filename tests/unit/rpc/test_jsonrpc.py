@@ -348,7 +348,13 @@ def test_a_body_may_nest_thirty_two_deep_and_no_deeper():
 
 @pytest.mark.parametrize(
     ("depth", "kind"),
-    [(33, "too_deep"), (1_000, "too_deep"), (99_999, "too_deep"), (1_000_000, "too_many_values")],
+    [
+        (33, "too_deep"),
+        (1_000, "too_deep"),
+        (limits.JSON_VALUES - 1, "too_deep"),
+        (100_000, "too_many_values"),
+        (1_000_000, "too_large"),
+    ],
 )
 def test_a_nesting_bomb_is_refused(depth, kind):
     assert fault(nested(depth)) == (-32600, kind, None)

@@ -191,7 +191,7 @@ class MemoryNode:
     def consensus(self):
         return ConsensusView(self.height + 1, 0, "propose", ("node0",), 1, "node0", (), True)
 
-    async def submit(self, wires):
+    async def submit(self, wires, client=""):
         await trio.lowlevel.checkpoint()
         results = [self._admit(wire) for wire in wires]
         while self.decides and self._pool:
@@ -284,15 +284,15 @@ class MemoryNode:
             must_follow=bool(transactions),
         )
 
-    def committed(self, transaction_id):
-        found = self.transaction(transaction_id)
+    async def committed(self, transaction_id):
+        found = self.found_transaction(transaction_id)
         if found is None:
             return None
         statuses = tuple(Status(receipt.status).name for receipt in found.receipts)
         return Committed(found.block_height, statuses)
 
     async def wait_committed(self, transaction_id):
-        committed = self.committed(transaction_id)
+        committed = await self.committed(transaction_id)
         if committed is None:
             await trio.sleep_forever()  # nothing is decided while somebody waits
         return committed
@@ -304,7 +304,10 @@ class MemoryNode:
     def is_pending(self, transaction_id):
         return transaction_id in self._pool
 
-    def transaction(self, any_id):
+    async def transaction(self, any_id):
+        return self.found_transaction(any_id)
+
+    def found_transaction(self, any_id):
         place = self._located.get(any_id)
         if place is None:
             return None
@@ -317,14 +320,20 @@ class MemoryNode:
         time = self._blocks[height - 1].header.time
         return FoundTransaction(transaction, height, time, index, asked, ids, own)
 
-    def block(self, height):
+    async def block(self, height):
+        return self.found_block(height)
+
+    def found_block(self, height):
         return self._blocks[height - 1] if 1 <= height <= self.height else None
 
     def height_of(self, name):
         heights = {block.block_hash: block.header.height for block in self._blocks}
         return heights.get(name)
 
-    def proof(self, any_id):
+    async def proof(self, any_id):
+        return self.made_proof(any_id)
+
+    def made_proof(self, any_id):
         if any_id not in self._located:
             return None
         height, _, transaction, operation = self._located[any_id]

@@ -39,7 +39,7 @@ def test_every_method_has_its_mirror(node, url):
         assert client.send_transaction(wire) == {"id": name, "status": "OK", "block_height": 1}
         assert client.send_transactions([wire])[0]["block_height"] == 1
         node.decide()
-        assert client.get_proof(name) == node.proof(bytes.fromhex(name))
+        assert client.get_proof(name) == node.made_proof(bytes.fromhex(name))
         assert client.get_transaction(name)["block_height"] == 1
         assert client.get_transaction_receipt(name)["id"] == name
         assert client.get_block(1)["transactions"] == [name]

@@ -210,7 +210,7 @@ def test_a_header_comes_with_the_bytes_and_the_certificate_that_decided_it():
     node = MemoryNode()
     node.decide()
     view = ask(node, "get_block_header", [1])
-    block = node.block(1)
+    block = node.found_block(1)
     assert bytes.fromhex(view["header_bytes"]) == block.header_bytes
     assert bytes.fromhex(view["certificate"]) == block.certificate
     assert view["header"]["height"] == 1

@@ -85,7 +85,7 @@ def test_record_and_opening_verify_against_the_proof(files, envelope, tmp_path):
     for one in done:
         opening_file, record_file = out / f"{one.id}.opening.json", out / f"{one.id}.record"
         assert stat.S_IMODE(opening_file.stat().st_mode) == 0o600
-        verdict = verify_registration(node.proof(bytes.fromhex(one.id)), node.genesis)
+        verdict = verify_registration(node.made_proof(bytes.fromhex(one.id)), node.genesis)
         opening = parse_opening(opening_file.read_bytes())
         record = record_file.read_bytes()
         arguments = (verdict.registration, verdict.operation, verdict.account, node.chain.suite)

@@ -1,0 +1,39 @@
+"""Trees in steps: the same roots and paths as at once, and no step does too much."""
+
+import pytest
+
+from ledger.merkle import STEP_HASHES, inclusion_path, leaf_hash, path_steps, root_of_entries
+from tests.unit.ledger.worlds import SUITE
+
+SIZES = [0, 1, 2, 3, 5, 8, 1_000, STEP_HASHES, STEP_HASHES + 1, 2 * STEP_HASHES + 3, 5_000]
+
+
+def taken(count, index=0):
+    """The result, and the most hashes between two steps."""
+    made = 0
+
+    def digest(data):
+        nonlocal made
+        made += 1
+        return SUITE.digest(data)
+
+    steps, most = path_steps(digest, (n.to_bytes(4, "big") for n in range(count)), index), 0
+    while True:
+        made = 0
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value, max(most, made)
+        most = max(most, made)
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_a_tree_in_steps_is_the_tree(count):
+    entries = [n.to_bytes(4, "big") for n in range(count)]
+    leaves = [leaf_hash(SUITE.digest, entry) for entry in entries]
+    root = root_of_entries(SUITE.digest, entries)
+    for index in {0, count // 2, max(0, count - 1)}:
+        (found, path, head), most = taken(count, index)
+        assert (found, head) == (count, root)
+        assert path == inclusion_path(SUITE.digest, leaves, index)
+        assert most <= 2 * STEP_HASHES
