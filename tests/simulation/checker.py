@@ -1,25 +1,28 @@
 """What must hold after every step, known without looking into a core.
 
-Safety: one value a height; certificates with a quorum of distinct signers; nobody correct signs two
-messages for one (height, round, kind), restarts included; no vote against the own lock without a
-justifying quorum; no precommit without a prevote quorum; equal demotions for equal headers; heights
-grow by one; bounded memory. Liveness: after the faults end, a further height within bounded rounds.
-The quorum is computed here once more, so that a wrong one in the core is seen.
+Safety: one value a height; certificates with a quorum of distinct signers of the set that ruled the
+height; nobody correct signs two messages for one (height, round, kind), restarts and quarantine
+included; no vote against the own lock without a justifying quorum; no precommit without a prevote
+quorum; equal demotions for equal headers; heights grow by one; a block that a node reported is there
+for ever; bounded memory. Liveness: after the faults end, a further height within bounded rounds.
+Quorum and sets are computed here once more, so that a wrong one in a node is seen.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from consensus.core import Core
 from consensus.height_state import PAST_ROUNDS
-from consensus.messages import CommitCertificate, Message, Proposal, Signed, Vote, VoteKind
+from consensus.messages import CommitCertificate, Evidence, Message, Proposal, Signed, Vote, VoteKind
 from consensus.next_height import MESSAGES_PER_KIND
-from tests.simulation.chain import Chain, Decided
+from tests.simulation.chain import Chain, Decided, Members
 from tests.simulation.scenario import LINK_MS, TIMEOUTS, Scenario
 
 SLOW_ROUND = (2 * (TIMEOUTS.status_ms + 4 * LINK_MS[1])) // TIMEOUTS.delta_ms
 """From this round on every timeout exceeds 2 * Delta, where Delta is one status interval and a few
 links: by then all correct nodes have what one of them has."""
+
+Verify = Callable[[Signed, Members], bool]
 
 
 class Violation(Exception):
@@ -33,26 +36,61 @@ def brief(message: Message) -> str:
     return f"{kind} {value} at {message.height}/{message.round} ({message.valid_round})"
 
 
-class Checker:
-    """Watches one run."""
+def faults_in(members: Members) -> int:
+    """How many members of a set may be faulty; not taken from the code under test."""
+    return (len(members) - 1) // 3
 
-    def __init__(self, scenario: Scenario, verify: Callable[[Signed], bool]) -> None:
-        count = scenario.validators
-        self._quorum = 2 * count // 3 + 1
-        self._faults = (count - 1) // 3
+
+def is_proof(certificate: CommitCertificate, members: Members, verify: Verify) -> bool:
+    """Whether a quorum of distinct members precommitted the certificate's value."""
+    indexes = [index for index, _ in certificate.signatures]
+    if len(indexes) < 2 * len(members) // 3 + 1 or indexes != sorted(set(indexes)):
+        return False
+    height, round_number, value = certificate.height, certificate.round, certificate.value
+    return all(
+        verify(
+            Signed(Vote(VoteKind.PRECOMMIT, height, round_number, value, -1, index), signature),
+            members,
+        )
+        for index, signature in certificate.signatures
+    )
+
+
+class Checker:
+    """Watches one run. Nodes are named by identity."""
+
+    def __init__(self, scenario: Scenario, verify: Verify) -> None:
+        self._scenario = scenario
         self._verify = verify
+        genesis = tuple(range(scenario.validators))
+        self._sets: list[Members] = [genesis, genesis]
         self._signed: dict[tuple[int, int, int, int], Message] = {}
         self._prevoters: defaultdict[tuple[int, int, bytes], set[int]] = defaultdict(set)
         self._locks: dict[tuple[int, int], tuple[int, bytes]] = {}
         self._values: dict[int, bytes] = {}
         self._proposers: dict[int, tuple[int, ...]] = {}
-        self._certificates: set[CommitCertificate] = set()
-        self._heights: dict[int, int] = {}
+        self._proven: dict[tuple[CommitCertificate, Members], bool] = {}
+        self._reported: dict[int, int] = {}
+        self._room: dict[int, tuple[int, int, int]] = {}
         self._round_limits: dict[int, int] | None = None
+
+    @property
+    def decided(self) -> int:
+        """The highest height that a correct node reported."""
+        return len(self._values)
+
+    def members(self, height: int) -> Members:
+        """The validators of a height, up to the second after the last decided."""
+        return self._sets[height - 1]
+
+    # Signatures
 
     def on_sign(self, node: int, message: Message) -> None:
         """A correct node is about to sign."""
         kind = 0 if isinstance(message, Proposal) else int(message.kind)
+        members = self.members(message.height)
+        if not 0 <= message.sender < len(members) or members[message.sender] != node:
+            raise Violation(f"node {node} signs as {message.sender} of {members}: {brief(message)}")
         key = (node, message.height, message.round, kind)
         before = self._signed.setdefault(key, message)
         if before != message:
@@ -67,7 +105,9 @@ class Checker:
             self._prevoters[vote.height, vote.round, vote.value].add(node)
 
     def _has_quorum(self, height: int, round_number: int, value: bytes) -> bool:
-        return len(self._prevoters.get((height, round_number, value), ())) >= self._quorum
+        members = self.members(height)
+        voters = self._prevoters.get((height, round_number, value), ())
+        return sum(member in voters for member in members) >= 2 * len(members) // 3 + 1
 
     def _check_vote(self, node: int, vote: Vote) -> None:
         if vote.value is None:
@@ -84,55 +124,81 @@ class Checker:
         if lock is not None and lock[1] != vote.value and valid_round < lock[0]:
             raise Violation(f"node {node} prevotes against its lock of {lock[0]}: {brief(vote)}")
 
+    def on_accused(self, node: int, evidence: Evidence) -> None:
+        """Two messages convict a sender, who must be an adversary or worse."""
+        message = evidence.first.message
+        accused = self.members(message.height)[message.sender]
+        if accused in self._scenario.correct:
+            raise Violation(f"node {node} accuses correct node {accused}: {evidence}")
+
+    # Blocks
+
+    def unreported(self, node: int, chain: Chain) -> Iterator[Decided]:
+        """The durable blocks that a node has not reported."""
+        yield from chain.blocks[self._reported.get(node, 0) : chain.synced]
+
     def on_decided(self, node: int, decided: Decided, chain: Chain) -> None:
-        """A correct node made a block durable; `chain` already holds it."""
-        height, value = decided.body.height, decided.body.value
-        if height != len(chain.blocks) or self._heights.get(node, 0) >= height:
-            raise Violation(f"node {node} appends height {height} out of turn")
-        self._heights[node] = height
+        """A correct node reports a block, which `chain` holds."""
+        body, certificate = decided.body, decided.certificate
+        height, value = body.height, body.value
+        if height != self._reported.get(node, 0) + 1 or chain.blocks[height - 1] is not decided:
+            raise Violation(f"node {node} reports height {height} out of turn")
+        self._reported[node] = height
         if self._values.setdefault(height, value) != value:
             raise Violation(f"node {node} decides {value.hex()[:8]} at {height}: a fork")
-        if decided.certificate.value != value or decided.certificate.height != height:
+        if len(self._sets) < height + 2:
+            self._sets.append(self._sets[-1] if body.change is None else body.change)
+        if chain.members(height + 2) != self._sets[height + 1]:
+            raise Violation(f"node {node} has another set for {height + 2}")
+        if certificate.value != value or certificate.height != height:
             raise Violation(f"node {node} holds a certificate for another block at {height}")
-        self.check_certificate(decided.certificate)
+        if not self.is_valid(certificate, self.members(height), self._verify):
+            where = f"{height}/{certificate.round}"
+            raise Violation(f"bad certificate at {where}: {len(certificate.signatures)} signers")
         proposers = chain.proposers(height + 1)
         if self._proposers.setdefault(height + 1, proposers) != proposers:
             raise Violation(f"node {node} has other proposers for height {height + 1}")
-        limits = self._round_limits
-        if limits is not None and decided.certificate.round > limits.get(height, limits[0]):
-            raise Violation(f"height {height} took until round {decided.certificate.round}")
+        if self._round_limits is not None and certificate.round > self.round_limit(height):
+            raise Violation(f"height {height} took until round {certificate.round}")
 
-    def check_certificate(self, certificate: CommitCertificate) -> None:
-        """Raise Violation unless a quorum of distinct validators precommitted the value."""
-        if certificate in self._certificates:
-            return
-        if not self.is_valid(certificate):
-            where = f"{certificate.height}/{certificate.round}"
-            raise Violation(f"bad certificate at {where}: {len(certificate.signatures)} signers")
-        self._certificates.add(certificate)
+    def on_boot(self, node: int, height: int) -> None:
+        """A correct node starts with the blocks up to `height`."""
+        reported = self._reported.get(node, 0)
+        if height < reported:
+            raise Violation(f"node {node} reported block {reported} and has {height} left")
 
-    def is_valid(self, certificate: CommitCertificate) -> bool:
-        """Whether a certificate proves its decision."""
-        indexes = [index for index, _ in certificate.signatures]
-        if len(indexes) < self._quorum or indexes != sorted(set(indexes)):
-            return False
-        height, round_number, value = certificate.height, certificate.round, certificate.value
-        return all(
-            self._verify(
-                Signed(Vote(VoteKind.PRECOMMIT, height, round_number, value, -1, index), signature)
-            )
-            for index, signature in certificate.signatures
-        )
+    def on_loss(self, node: int, height: int) -> None:
+        """The world took away a node's blocks above `height`."""
+        self._reported[node] = min(height, self._reported.get(node, 0))
 
-    def after_step(self, node: int, core: Core, chain: Chain) -> None:
-        """A correct node finished an input."""
+    def is_valid(self, certificate: CommitCertificate, members: Members, verify: Verify) -> bool:
+        """Whether a certificate proves its decision; looked at once."""
+        key = (certificate, members)
+        known = self._proven.get(key)
+        if known is None:
+            known = self._proven[key] = is_proof(certificate, members, verify)
+        return known
+
+    # Every step
+
+    def after_step(self, node: int, core: Core, height: int, members: Members) -> None:
+        """A correct node finished an input. One input adds one message at most within a round."""
         status = core.status
-        if status.height != len(chain.blocks) + 1:
+        if status.height != height:
             raise Violation(f"node {node} works at {status.height}, not after its last block")
+        known_height, known_round, room = self._room.get(node, (0, 0, 0))
+        if room > 0 and (known_height, known_round) == (status.height, status.round):
+            self._room[node] = (known_height, known_round, room - 1)
+            return
         rounds = min(status.round + 2, PAST_ROUNDS + 4)
-        bound = rounds * (2 + 8 * chain.validators) + 3 * MESSAGES_PER_KIND * chain.validators
-        if core.held_messages > bound:
-            raise Violation(f"node {node} holds {core.held_messages} messages, bound {bound}")
+        most = max(len(members), len(self._sets[-1]))
+        bound = rounds * (2 + 8 * most) + 3 * MESSAGES_PER_KIND * most
+        held = core.held_messages
+        if held > bound:
+            raise Violation(f"node {node} holds {held} messages, bound {bound}")
+        self._room[node] = (status.height, status.round, bound - held)
+
+    # After the faults
 
     def on_faults_end(self, rounds: dict[int, int]) -> None:
         """From now on links are good. `rounds` is the highest round of a correct node, by height.
@@ -140,13 +206,11 @@ class Checker:
         A height needs f + 2 rounds after the first whose timeouts exceed 2 * Delta and which all
         correct nodes enter together: one after the round the first of them is in.
         """
-        first_good = {height: max(highest + 1, SLOW_ROUND) for height, highest in rounds.items()}
         self._round_limits = {
-            0: SLOW_ROUND + self._faults + 2,
-            **{height: first + self._faults + 2 for height, first in first_good.items()},
+            height: max(highest + 1, SLOW_ROUND) for height, highest in rounds.items()
         }
 
     def round_limit(self, height: int) -> int:
         """The last round in which a height may be decided after the faults ended."""
-        limits = self._round_limits or {0: 0}
-        return limits.get(height, limits[0])
+        first = (self._round_limits or {}).get(height, SLOW_ROUND)
+        return first + faults_in(self.members(height)) + 2

@@ -3,16 +3,19 @@
 import hashlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from consensus.messages import Message, Proposal, Signed
 from ledger.codec import encode
 from tests.simulation import adversary
+from tests.simulation.chain import Members
 from tests.simulation.checker import Checker, Violation
+from tests.simulation.clock import NodeClock
+from tests.simulation.nemesis import Nemesis
 from tests.simulation.network import Network, Schedule
 from tests.simulation.replica import Replica, Shared
-from tests.simulation.scenario import FAULTS_END_MS, RUN_MS, Scenario, draw
+from tests.simulation.scenario import FAULTS_END_MS, GOOD_CLOCK_MS, RUN_MS, Scenario, draw
 
 HANG_MS = 600_000
 """Simulated time after which a run that still waits for progress is a violation by itself."""
@@ -29,6 +32,7 @@ class Result:
     steps: int
     violation: str
     trace: bytes
+    kinds: dict[str, int] = field(default_factory=dict[str, int])
 
 
 class World:
@@ -45,12 +49,14 @@ class World:
         self.schedule = Schedule()
         self.network = Network(scenario, self.schedule, self.rng)
         self.checker = Checker(scenario, self.verify)
+        self.genesis: Members = tuple(range(scenario.validators))
+        self.approved: list[Members] = []
         self.steps = 0
         self._hasher = hashlib.sha256()
         self._print_line = print_line
-        self._signatures: dict[bytes, Message] = {}
+        self._signatures: dict[bytes, tuple[int, Message]] = {}
         self._work_ms: dict[int, int] = {}
-        self._calm_height = 0
+        self._calm_height: int | None = None
         shared = Shared(
             scenario=scenario,
             schedule=self.schedule,
@@ -61,39 +67,49 @@ class World:
             verify=self.verify,
             work_after_ms=self.work_after_ms,
             note=self.note,
+            distort=adversary.distort,
+            approved=self.approved,
         )
         self.nodes: list[Replica] = []
         # Nodes speak as soon as they boot, so their addresses come first.
         self.network.handlers = [
-            partial(self._deliver, index) for index in range(scenario.validators)
+            partial(self._deliver, index) for index in range(scenario.instances)
         ]
-        for index in range(scenario.validators):
-            voice = adversary.speak if index in scenario.adversaries else None
-            self.nodes.append(make_node(index, shared, voice))
+        for index in range(scenario.instances):
+            voice = adversary.speak if scenario.identity(index) in scenario.adversaries else None
+            node = make_node(index, shared, voice)
+            node.clock = NodeClock(0, self.rng.randint(-1, 1) * scenario.drift_ppm)
+            self.nodes.append(node)
 
     def _deliver(self, index: int, payload: object) -> None:
         self.nodes[index].on_payload(payload)
 
     # What the nodes share
 
-    def sign(self, node: int, message: Message) -> Signed:
+    def sign(self, identity: int, message: Message) -> Signed:
         """H(key || message), kept in a registry: nobody can make another's signature."""
-        value = message.value
         if isinstance(message, Proposal):
             kind = 0
         else:
             kind = int(message.kind)
-            self.checker.on_any_vote(node, message)
-        fields = (node, kind, message.height, message.round, value, message.valid_round)
-        signature = hashlib.sha256(encode(fields)).digest()
-        self._signatures[signature] = message
+            self.checker.on_any_vote(identity, message)
+        numbers = (message.sender, kind, message.height, message.round, message.valid_round)
+        key = b"%d %s " % (identity, message.value or b"nil") + b"%d %d %d %d %d" % numbers
+        signature = hashlib.sha256(key).digest()
+        self._signatures[signature] = (identity, message)
         self._hasher.update(signature)
         return Signed(message, signature)
 
-    def verify(self, signed: Signed) -> bool:
-        """Whether the message's sender made this signature for exactly this message."""
+    def verify(self, signed: Signed, members: Members) -> bool:
+        """Whether the member that a message names signed exactly this message."""
         known = self._signatures.get(signed.signature)
-        return known is signed.message or known == signed.message
+        if known is None:
+            return False
+        identity, original = known
+        message = signed.message
+        if original is not message and original != message:
+            return False
+        return 0 <= message.sender < len(members) and members[message.sender] == identity
 
     def work_after_ms(self, height: int) -> int:
         """When a node hears of work: at about the same time everywhere; some miss it for long."""
@@ -110,88 +126,87 @@ class World:
         if self._print_line is not None:
             self._print_line(f"{self.schedule.now_ms:>7} ms  {text}")
 
-    # Faults from outside
-
-    def on_cut(self, _: None) -> None:
-        """Start a partition and plan the next."""
-        if self.schedule.now_ms < FAULTS_END_MS:
-            self.network.cut()
-            self.note("a partition")
-            self._plan(self.scenario.partition_every_ms, self.on_cut)
-
-    def on_crash(self, _: None) -> None:
-        """Stop a node now, or at one of its next effects, and plan the next."""
-        if self.schedule.now_ms >= FAULTS_END_MS:
-            return
-        node = self.nodes[self.rng.choice(self.scenario.correct)]
-        if self.rng.random() < 0.2:
-            node.crash()
-        elif node.fuse is None:
-            node.fuse = self.rng.randint(0, 12)
-        self._plan(self.scenario.crash_every_ms, self.on_crash)
-
-    def _plan(self, every_ms: int, handler: Callable[[None], None]) -> None:
-        if every_ms:
-            self.schedule.after(1 + int(self.rng.expovariate(1 / every_ms)), handler, None)
+    # The end of the faults
 
     def on_calm(self, _: None) -> None:
-        """The faults end: links are good, machines stay up, and progress is owed."""
-        rounds: dict[int, int] = {}
-        for node in self._correct():
+        """The faults end: links and disks are good, machines stay up, clocks are right."""
+        for node in self.nodes:
             node.fuse = None
+            node.files.is_full = node.files.fails_sync = False
+            node.clock.set(self.rng.randint(-GOOD_CLOCK_MS, GOOD_CLOCK_MS))
+            node.paused_until_ms = 0
+            node.on_resume(node.incarnation)
             node.on_boot(None)
+        self.note("the faults end")
+        self.on_owed(None)
+
+    def on_owed(self, _: None) -> None:
+        """From here on progress is owed: once no block's time is in the future any more."""
+        ahead_ms = max(node.chain.time_ms for node in self._live()) - self.schedule.now_ms
+        if ahead_ms > 0:
+            self.schedule.after(ahead_ms, self.on_owed, None)
+            return
+        rounds: dict[int, int] = {}
+        for node in self._live():
             status = node.core.status
             rounds[status.height] = max(rounds.get(status.height, 0), status.round)
         self._calm_height = max(rounds)
         self.checker.on_faults_end(rounds)
-        self.note("the faults end")
+        self.note("progress is owed")
 
-    def _correct(self) -> list[Replica]:
-        return [self.nodes[index] for index in self.scenario.correct]
+    def _live(self) -> list[Replica]:
+        """The nodes that must make progress: all correct ones that were ever started."""
+        return [node for node in self.nodes if node.is_correct and node.is_up]
 
     # The run
 
     def run(self) -> Result:
         """Play until the time is over and every correct node has decided a further height."""
-        self._plan(self.scenario.partition_every_ms, self.on_cut)
-        self._plan(self.scenario.crash_every_ms, self.on_crash)
         self.schedule.after(FAULTS_END_MS, self.on_calm, None)
         violation = ""
         try:
+            self._begin()
             self._play()
         except Violation as found:
             violation = str(found)
         except Exception as error:  # noqa: BLE001  # any error of a core is a finding of this seed
             violation = f"{type(error).__name__}: {error}"
-        heights = max(len(node.disk.chain.blocks) for node in self.nodes)
         return Result(
             self.scenario.seed,
             self.schedule.now_ms,
-            self.network.faults,
-            heights,
+            self.network.counts.total(),
+            max(len(node.chain.blocks) for node in self.nodes),
             self.steps,
             violation,
             self._hasher.digest(),
+            dict(self.network.counts),
         )
 
+    def _begin(self) -> None:
+        """The validators of genesis start, and some spares as observers."""
+        Nemesis(self).start()
+        for node in self.nodes:
+            if node.identity < self.scenario.validators or self.rng.random() < 0.5:
+                node.install()
+
     def _play(self) -> None:
-        update = self._hasher.update
+        update, schedule = self._hasher.update, self.schedule
         while True:
-            event = self.schedule.pop()
+            event = schedule.pop()
             if event is None:
                 raise Violation("nothing is left to happen")
             sequence, handler, payload = event
-            update(b"%d %d " % (self.schedule.now_ms, sequence))
+            update(b"%d %d " % (schedule.now_ms, sequence))
             self.steps += 1
             handler(payload)
-            if self.schedule.now_ms >= RUN_MS and self._is_done():
+            if schedule.now_ms >= RUN_MS and self._is_done():
                 return
 
     def _is_done(self) -> bool:
         """Whether every correct node is past the height at which the faults ended."""
-        waiting = [
-            node for node in self._correct() if len(node.disk.chain.blocks) < self._calm_height
-        ]
+        if self._calm_height is None:
+            return False
+        waiting = [node for node in self._live() if len(node.chain.blocks) < self._calm_height]
         for node in waiting:
             status = node.core.status
             if status.round > self.checker.round_limit(status.height):

@@ -1,0 +1,216 @@
+"""The log of a simulated node: records with length and checksum on a simulated disk.
+
+The rules are those of `node/wal.py`; a record's payload is a number that stands for the entry, as
+long as a real one. What a crash leaves is told from lost history by two means. Every record says up
+to where the log was known to be synced when it was written: damage before such a place is lost
+history, damage behind all of them is the end that no sync had covered, and is cut off. And a message
+of the node's own is written twice in one sync: a single damaged record, though it be the last, never
+hides that the node has signed.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from consensus.events import Input
+from consensus.messages import Proposal
+from tests.simulation.chain import Body
+from tests.simulation.disk import SimulatedDisk
+
+FOLDER = Path("data")
+LOG = FOLDER / "log"
+FRESH = FOLDER / "log.new"
+ASIDE = FOLDER / "log.damaged"
+ROTATE_BYTES = 16 * 1024
+"""Small, so that logs are renamed all the time."""
+BUFFER_BYTES = 1024
+_HEAD = struct.Struct(">III")
+_TOKEN_BYTES = 8
+SHORT, VOTE, PROPOSAL = 3, 20, 50
+"""How often a payload repeats its token: as long as a timer, a vote, a proposal with its block."""
+_LENGTHS = tuple(tokens * _TOKEN_BYTES for tokens in (SHORT, VOTE, PROPOSAL))
+
+
+class DamagedLogError(Exception):
+    """History is missing: the node must not vote where it may have voted."""
+
+
+class Ended(NamedTuple):
+    """The block of this height is durable; the node votes from `voting_from` on."""
+
+    height: int
+    voting_from: int
+
+
+class Logged(NamedTuple):
+    """An input of the core, with the block that came with it."""
+
+    event: Input
+    body: Body | None
+    is_own: bool
+
+
+Entry = Ended | Logged
+
+
+@dataclass(slots=True)
+class Remembered:
+    """The last ended height and every input after it."""
+
+    ended: Ended
+    entries: list[Logged] = field(default_factory=list[Logged])
+
+
+class Log:
+    """A log that one node owns. `entries` is where the payloads of a run point to."""
+
+    __slots__ = ("_buffer", "_buffered", "_disk", "_entries", "_file", "_size", "_synced", "found")
+
+    def __init__(self, disk: SimulatedDisk, entries: list[Entry]) -> None:
+        """Open the log and read what it remembers.
+
+        Raises: DamagedLogError when history is lost, the file included; OSError.
+        """
+        self._disk = disk
+        self._entries = entries
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        if not disk.exists(LOG):
+            raise DamagedLogError("the log is missing")
+        self._file = disk.open(LOG, writing=True)
+        data = self._file.read(self._file.size(), 0)
+        self._size = self._synced = 0
+        self.found = self._recover(data)
+
+    def _recover(self, data: bytes) -> Remembered:
+        read = list(_records(data, 0))
+        end = read[-1].end if read else 0
+        behind = list(_search(data, end))
+        if any(record.synced > end for record in behind):
+            raise DamagedLogError(f"damaged at byte {end} and known to be synced after it")
+        entries = [self._entries[record.token] for record in read]
+        lost = [self._entries[record.token] for record in behind]
+        adopted = [entry for entry in lost if isinstance(entry, Logged) and entry.is_own]
+        found: Remembered | None = None
+        for entry in [*entries, *adopted]:
+            if isinstance(entry, Ended):
+                found = Remembered(entry)
+            elif found is not None and not (entry.is_own and _is_there(entry, found)):
+                found.entries.append(entry)
+        if found is None:
+            raise DamagedLogError("the log does not say where it begins")
+        self._size = end
+        if end < len(data):
+            self._file.truncate(end)
+        for entry in adopted:
+            self.append_own(entry)
+        self.sync()
+        return found
+
+    def append(self, entry: Entry, tokens: int = SHORT, copies: int = 1) -> None:
+        """Add an entry to the next sync."""
+        token = len(self._entries)
+        self._entries.append(entry)
+        payload = token.to_bytes(_TOKEN_BYTES, "big") * tokens
+        synced = self._synced
+        record = _HEAD.pack(len(payload), zlib.crc32(payload, synced), synced) + payload
+        self._buffer.append(record if copies == 1 else record * copies)
+        self._buffered += copies * len(record)
+        if self._buffered > BUFFER_BYTES:
+            self.write()
+
+    def append_own(self, entry: Logged) -> None:
+        """Add a message of the node's own, and make it durable."""
+        is_proposal = isinstance(entry.event.signed.message, Proposal)
+        self.append(entry, PROPOSAL if is_proposal else VOTE, copies=2)
+        self.sync()
+
+    def write(self) -> None:
+        """Hand what is appended to the operating system."""
+        if self._buffer:
+            data = b"".join(self._buffer)
+            self._file.write(data, self._size)
+            self._size += len(data)
+            self._buffer.clear()
+            self._buffered = 0
+
+    def sync(self) -> None:
+        """Make everything appended durable. Raises: OSError, which is final."""
+        self.write()
+        self._file.sync()
+        self._synced = self._size
+
+    def end_height(self, ended: Ended) -> None:
+        """Record that a block is durable; a large log starts anew here."""
+        self.append(ended)
+        if self._size > ROTATE_BYTES:
+            self.sync()
+            create(self._disk, self._entries, ended)
+            self._file = self._disk.open(LOG, writing=True)
+            self._size = self._synced = self._file.size()
+
+
+def create(disk: SimulatedDisk, entries: list[Entry], ended: Ended) -> None:
+    """Begin a log that says where it begins, durable under its name when this returns."""
+    token = len(entries)
+    entries.append(ended)
+    payload = token.to_bytes(_TOKEN_BYTES, "big") * SHORT
+    if disk.exists(FRESH):
+        disk.remove(FRESH)
+    file = disk.create(FRESH)
+    file.write(_HEAD.pack(len(payload), zlib.crc32(payload), 0) + payload, 0)
+    file.sync()
+    disk.replace(FRESH, LOG)
+    disk.sync_folder(FOLDER)
+
+
+def _is_there(own: Logged, found: Remembered) -> bool:
+    """Whether a message of the node's own was read before: it is written twice."""
+    return any(own is entry for entry in found.entries)
+
+
+def set_aside(disk: SimulatedDisk) -> None:
+    """Rename a damaged log; the evidence is kept."""
+    if disk.exists(LOG):
+        disk.replace(LOG, ASIDE)
+
+
+class _Record(NamedTuple):
+    end: int
+    synced: int
+    token: int
+
+
+def _record_at(data: bytes, offset: int) -> _Record | None:
+    if offset + _HEAD.size > len(data):
+        return None
+    length, checksum, synced = _HEAD.unpack_from(data, offset)
+    start = offset + _HEAD.size
+    if length not in _LENGTHS or start + length > len(data):
+        return None
+    payload = data[start : start + length]
+    if zlib.crc32(payload, synced) != checksum:
+        return None
+    return _Record(start + length, synced, int.from_bytes(payload[:_TOKEN_BYTES], "big"))
+
+
+def _records(data: bytes, offset: int) -> Iterator[_Record]:
+    """Intact records without a gap."""
+    while (record := _record_at(data, offset)) is not None:
+        yield record
+        offset = record.end
+
+
+def _search(data: bytes, damaged: int) -> Iterator[_Record]:
+    """Intact records behind a damaged place."""
+    offset = damaged + 1
+    while offset + _HEAD.size < len(data):
+        record = _record_at(data, offset)
+        if record is None:
+            offset += 1
+        else:
+            yield record
+            offset = record.end
