@@ -189,6 +189,7 @@ def test_the_right_authority_without_the_allow_list_is_refused(consortium) -> No
             await carol.handler.until(lambda handler: handler.connected == [ALICE.address])
             await alice.log.until("inbound_refused")
             assert reasons(alice)[0] == f"not_allowed: {BOB.address.hex()}"
+            await alice.handler.until(lambda handler: handler.connected)
             assert alice.handler.connected == [CAROL.address]
 
     bounded_run(main)
