@@ -63,7 +63,7 @@ class SignedBatch(Record, frozen=True):
 
 
 _SIGNED = Schema(SignedBatch, max_bytes=limits.BATCH_BYTES)
-_HEADER = Schema(BatchHeader, max_bytes=limits.BATCH_HEADER_BYTES)
+BATCH_HEADER = Schema(BatchHeader, max_bytes=limits.BATCH_HEADER_BYTES)
 
 
 class Batch(msgspec.Struct, frozen=True, eq=False):
@@ -131,7 +131,7 @@ def parse_batch(wire: bytes, chain: Chain) -> Batch:
 
 def check_batch(wire: bytes, signed: SignedBatch, chain: Chain) -> Batch:
     """The batch of bytes that are decoded already; see `parse_batch`."""
-    header = _HEADER.decode(signed.header)
+    header = BATCH_HEADER.decode(signed.header)
     if header.version != limits.PROTOCOL_VERSION:
         raise Rejected(Reason.UNSUPPORTED_VERSION, "batch", version=header.version)
     if header.genesis_hash != chain.genesis_hash or header.group != chain.group:
