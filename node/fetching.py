@@ -53,6 +53,7 @@ class _Want:
     without: dict[Address, None] = field(default_factory=dict[Address, None])
     offered_by: Address | None = None
     strikes: int = 0
+    is_refused: bool = False
     collected: trio.Event = field(default_factory=trio.Event)
     batch: Batch | None = None
 
@@ -133,7 +134,7 @@ class BatchFetch:
             for want in wants:
                 await want.collected.wait()
                 if want.batch is None:
-                    raise NotServedError(is_refusal=offered_by in want.without)
+                    raise NotServedError(is_refusal=want.is_refused)
                 found.append(want.batch)
             return found
         finally:
@@ -144,7 +145,7 @@ class BatchFetch:
     def _collected(self, digest: BatchDigest, offered_by: Address) -> _Want:
         want = self._entry(digest)
         want.collections += 1
-        want.offered_by, want.strikes = offered_by, 0
+        want.offered_by, want.strikes, want.is_refused = offered_by, 0, False
         want.without.pop(offered_by, None)
         if want.batch is None:
             want.collected = trio.Event()
@@ -186,6 +187,7 @@ class BatchFetch:
             if want is not None:
                 want.without[peer] = None
                 if peer == want.offered_by:
+                    want.is_refused = True
                     want.collected.set()
             return None
         if want is None:
