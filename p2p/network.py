@@ -253,7 +253,9 @@ class Network:
 
     def _can_be_spared(self, address: Address) -> bool:
         voters = self._surroundings.voters()
-        return can_be_spared(address, self._identity.address, self._links, voters)
+        # A link that is ending is no link: of two offenders in one moment the second would go too.
+        linked = [known for known, peer in self._links.items() if peer.close_reason is None]
+        return can_be_spared(address, self._identity.address, linked, voters)
 
     def _keep_away(self, address: Address, seconds: float) -> None:
         now = trio.current_time()
