@@ -7,7 +7,7 @@ Source: architecture section 5.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
@@ -38,7 +38,7 @@ from consensus.events import (
 from consensus.messages import Proposal, Signed, Vote
 from ledger.codec import encode
 from ledger.errors import Rejected, invariant
-from ledger.ids import Address, Height, Round, Signature, ValidatorIndex
+from ledger.ids import Address, BatchDigest, Height, Round, Signature, ValidatorIndex
 from ledger.votes import Certificate
 from node import journal, limits, wire
 from node.batch_maker import BatchMaker
@@ -66,10 +66,6 @@ class Links(Protocol):
 
     def send(self, address: Address, kind: FrameKind, payload: bytes) -> bool:
         """Queue a frame for one node."""
-        ...
-
-    def ban(self, address: Address, seconds: float, reason: str) -> None:
-        """Drop a node that lied."""
         ...
 
 
@@ -111,6 +107,10 @@ class Collaborators:
     sign: Callable[[bytes], Signature]
 
 
+def _ignore(*_: object) -> None:
+    """A lone node misses nothing and has nobody to offer anything."""
+
+
 class ConsensusDriver:
     """Owns the core of one chain on this node."""
 
@@ -136,6 +136,15 @@ class ConsensusDriver:
         self._decided: Decide | None = None
         self._appended_at = 0.0
         self._fetch_at = 0.0
+        self._want: Callable[[Sequence[BatchDigest]], None] = _ignore
+        self._offer: Callable[[], None] = _ignore
+        self.is_behind: Callable[[], bool] = lambda: False
+
+    def repair_by(
+        self, want: Callable[[Sequence[BatchDigest]], None], offer: Callable[[], None]
+    ) -> None:
+        """`want` is told all batches that are missing, `offer` when to send overdue ones again."""
+        self._want, self._offer = want, offer
 
     @property
     def height(self) -> int:
@@ -144,8 +153,12 @@ class ConsensusDriver:
 
     @property
     def is_voting(self) -> bool:
-        """Whether this node signs at the height in progress."""
-        return self._me is not None and self.height >= self.voting_from
+        """Whether this node signs at the height in progress.
+
+        Not while correct peers have decided it already: a node in sync disturbs nobody.
+        """
+        is_due = self.height >= self.voting_from and not self.is_behind()
+        return self._me is not None and is_due
 
     def post(self, event: Event) -> None:
         """Hand an event to the driver's task; never waits.
@@ -184,8 +197,7 @@ class ConsensusDriver:
         missing = self._parts.candidates.missing(decide.value)
         now = trio.current_time()
         if missing and now >= self._fetch_at:
-            request = wire.BatchRequest(tuple(missing))
-            self._parts.links.broadcast(FrameKind.BATCH_REQUEST, encode(request))
+            self._want(missing)
             self._fetch_at = now + limits.FETCH_RETRY_MS / 1_000
             self._timers.add(self._fetch_at, BatchArrived())
         return not missing
@@ -315,16 +327,12 @@ class ConsensusDriver:
             self._answers.append(answer)
 
     def _request_missing(self) -> None:
-        wanted = self._parts.candidates.wanted()
-        if wanted:
-            request = wire.BatchRequest(tuple(wanted[: limits.REQUESTED_BATCHES]))
-            self._parts.links.broadcast(FrameKind.BATCH_REQUEST, encode(request))
+        self._want(self._parts.candidates.wanted())
 
     def _remind(self) -> None:
         """Repeat what may have been lost: questions for batches, and overdue batches."""
         self._request_missing()
-        for batch in self._parts.pool.overdue(self._parts.clock.now_ms()):
-            self._parts.links.broadcast(FrameKind.BATCH, batch.wire)
+        self._offer()
 
     def _offer_work(self) -> None:
         if self._has_work() and self.core.status.step is Step.IDLE:
@@ -392,7 +400,7 @@ class ConsensusDriver:
             await append_synced(self._parts.writer, answer.blocks, self._end_height)
         except Rejected as refusal:
             _log.warning("sync_refused", peer=answer.peer.hex(), reason=str(refusal))
-            self._parts.links.ban(answer.peer, 60.0, f"sync: {refusal.reason}")
+            answer.refusal = refusal
         if self.height > before:
             self._decided = None
             if self._log.is_new and (before == 1 or before < self.voting_from):

@@ -72,8 +72,26 @@ VERIFIED_CACHE = 32_768
 """Leaves of checked transactions, twice at most: 6 MB; a client's resend is then free."""
 SYNC_BLOCKS = 64
 """Blocks of one answer, also bounded by SYNC_BYTES."""
-SYNC_BYTES = 8 * MIB
-"""One answer stays below the frame limit; a block may fill it alone."""
+SYNC_BYTES = 512 * KIB
+"""Records of one answer: 0.4 s of a 10 Mbit/s line, so that votes are not kept waiting."""
+SYNC_BATCHES = 32
+"""Bodies that a node in sync asks for before it executes: 32 MiB at most, or one block's."""
+OPEN_REQUESTS = 1_024
+"""Questions to one peer that are remembered, so that a late answer is told from an unasked one."""
+PULLS_PER_PEER = 2
+"""Batches asked of one peer at a time: 2 MiB, 1.7 s of a 10 Mbit/s line."""
+SYNC_PULLS_PER_PEER = 8
+"""The same in sync: 8 in flight fill a 100 Mbit/s line at 100 ms of round trip."""
+STREAM_QUIET_MS = 1_000
+"""While batches come in more often than this, a missing one is probably on its way: 1 MiB takes
+0.9 s at 10 Mbit/s. Asking for it as well would send everything twice over a slow line."""
+STREAM_PATIENCE_MS = 5_000
+"""After this it is asked for all the same."""
+STATUS_RATE = 4
+"""Statuses of one peer answered in a second; a correct one sends one, and one for each peer that
+wakes it. What is beyond is read for its claim and not answered."""
+STATUS_BURST = 16
+"""As many at once: a link that was clogged."""
 REBROADCAST_BYTES = 1 * MIB
 """What a node offers again every REBROADCAST_MS of batches that wait for a block."""
 REBROADCAST_MS = 2_000
@@ -90,8 +108,6 @@ EARLY_MESSAGES = 1_024
 """Messages of the next height held for the log: more than 128 validators send in a round."""
 FETCH_RETRY_MS = 500
 """How often a node asks again for batches of a block that was decided without it."""
-REQUESTED_BATCHES = 256
-"""As many as one block can refer to."""
 REQUEST_TIMEOUT_MS = 3_000
 """After this an unanswered request goes to another peer."""
 LOG_ROTATE_BYTES = 64 * MIB

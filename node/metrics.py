@@ -3,8 +3,11 @@
 The registry belongs to the node object, so that two nodes in one process (tests) do not share it.
 """
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from node.service import PeerView
 from node.stages import Stage, StageClock
 
 
@@ -36,9 +39,41 @@ class Metrics:
         self.scrubbed = Counter(
             "kanglian_scrubbed_heights", "Heights whose records were checked", registry=registry
         )
+        self.offences = Counter(
+            "kanglian_peer_offences", "Offences of peers by kind", ["offence"], registry=registry
+        )
+        self._scores = Gauge(
+            "kanglian_peer_score", "0 or less; -100 bans", ["node"], registry=registry
+        )
+        self._banned = Gauge("kanglian_peers_banned", "Banned nodes", registry=registry)
+        self._demoted = Gauge("kanglian_peers_demoted", "Demoted nodes", registry=registry)
+        self._throttled = Gauge(
+            "kanglian_peer_throttled_seconds",
+            "Not read for its budgets",
+            ["node"],
+            registry=registry,
+        )
+        self._expiry = Gauge(
+            "kanglian_certificate_expiry_seconds",
+            "When a TLS certificate ends, in Unix time",
+            ["node"],
+            registry=registry,
+        )
         self._stage_seconds = Gauge(
             "kanglian_stage_cpu_seconds", "CPU time by stage", ["stage"], registry=registry
         )
+
+    def show_links(self, peers: Sequence[PeerView], own_expires_ms: int | None) -> None:
+        """Set what is known of the other nodes, and when certificates end."""
+        for peer in peers:
+            self._scores.labels(peer.name).set(peer.score)
+            self._throttled.labels(peer.name).set(peer.throttled_ms / 1_000)
+            if peer.certificate_expires is not None:
+                self._expiry.labels(peer.name).set(peer.certificate_expires / 1_000)
+        self._banned.set(sum(peer.standing == "banned" for peer in peers))
+        self._demoted.set(sum(peer.standing == "demoted" for peer in peers))
+        if own_expires_ms is not None:
+            self._expiry.labels("self").set(own_expires_ms / 1_000)
 
     def render(self) -> bytes:
         """The Prometheus text format."""

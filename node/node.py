@@ -64,6 +64,7 @@ from node.wal import EndedHeight, LogDamagedError, LoggedBatch, WriteAheadLog, s
 from p2p.frames import FrameKind
 from p2p.hello import HelloIdentity
 from p2p.network import Network, NetworkConfig, PeerAddress, Surroundings
+from p2p.scoring import Offence
 from p2p.tls import TlsFiles
 from p2p.transport import TlsTransport
 
@@ -112,11 +113,13 @@ class RunningNode:
         self._maker = self._make_maker()
         self._driver = self._make_driver(voting_from)
         self._sync = BlockSync(
-            height=lambda: self._executor.state_tip.height,
-            faults=self._writer.validators.faults,
+            writer=self._writer,
+            pool=self._pool,
             send=self.send,
             deliver=self._driver.post,
+            blame=self.blame,
         )
+        self._driver.is_behind = lambda: self._sync.is_behind
         self._router = self._make_router()
         self._network = self._make_network()
         self._writer.on_block(self._on_block)
@@ -203,7 +206,7 @@ class RunningNode:
             clock=self._clock,
             stages=self._stages,
             metrics=self.metrics,
-            ban=self.ban,
+            blame=self.blame,
         )
 
     def _make_network(self) -> Network:
@@ -225,6 +228,7 @@ class RunningNode:
             sign=self._identity.sign,
             verify=chain.suite.verify,
             is_allowed=allowed.get,
+            is_revoked=lambda _public_key_hash: False,
         )
         generator = secrets.SystemRandom()
         surroundings = Surroundings(
@@ -232,6 +236,7 @@ class RunningNode:
             height=lambda: Height(self._executor.state_tip.height),
             jitter=generator.random,
             random_bytes=secrets.token_bytes,
+            voters=lambda: [Address(item.address) for item in self._writer.validators.members],
         )
         peers = tuple(
             PeerAddress(decode_text(peer.address)[1], peer.host, peer.port)
@@ -283,6 +288,7 @@ class RunningNode:
                 await trio.lowlevel.checkpoint()
             self._pool.expire(self._executor.state_tip.time, self._candidates.ordered)
             self.metrics.pool.set(len(self._mempool))
+            self.metrics.show_links(self.peers(), self._network.own_expires_ms)
 
     # ---- Links: what the driver needs of the network ----
 
@@ -294,9 +300,10 @@ class RunningNode:
         """Queue a frame for one node."""
         return self._network.send(address, kind, payload)
 
-    def ban(self, address: Address, seconds: float, reason: str) -> None:
-        """Drop a node that lied."""
-        self._network.ban(address, seconds, reason)
+    def blame(self, address: Address, offence: Offence, detail: str) -> None:
+        """Count an offence of a node, which may lose its link for it."""
+        self.metrics.offences.labels(offence.value).inc()
+        self._network.blame(address, offence, detail)
 
     def _publish(self, batch: Batch) -> None:
         self._network.broadcast(FrameKind.BATCH, batch.wire)
@@ -383,6 +390,10 @@ class RunningNode:
                     round_trip_ms=None if link is None else link.round_trip_ms,
                     bytes_in=0 if link is None else link.received_bytes,
                     bytes_out=0 if link is None else link.sent_bytes,
+                    score=self._network.score(address),
+                    standing=str(self._network.standing(address)),
+                    throttled_ms=0 if link is None else link.throttled_ms,
+                    certificate_expires=None if link is None else link.certificate_expires_ms,
                 )
             )
         return tuple(views)

@@ -1,7 +1,9 @@
 """The router: what arrives on links becomes inputs, and questions of peers get their answers.
 
 Consensus messages are checked here (right height, right signer, signature) before the core sees
-them; batches go through one verification queue, so that votes never wait behind them.
+them; batches go through one verification queue, so that votes never wait behind them. Whoever sends
+something that it must have found wrong itself is blamed for it, and an author or signer besides who
+is proved to have signed it. Old messages and late answers of correct nodes are no offence.
 """
 
 from collections import deque
@@ -13,10 +15,18 @@ import trio
 
 from consensus.events import MessageReceived, PeerStatus
 from consensus.messages import Signed
-from ledger.batch import SignedBatch, batch_digest, decode_batch
+from ledger.batch import BATCH_HEADER, SignedBatch, batch_digest, decode_batch
 from ledger.codec import encode
 from ledger.errors import PeerProtocolError, Reason, Rejected
-from ledger.ids import Address, BatchDigest, BlockHash, Height, Round, ValidatorIndex
+from ledger.ids import (
+    Address,
+    BatchDigest,
+    BlockHash,
+    Height,
+    Round,
+    Signature,
+    ValidatorIndex,
+)
 from node import limits, wire
 from node.admission import Admission
 from node.batches import BatchPool
@@ -28,9 +38,17 @@ from node.metrics import Metrics
 from node.stages import Stage, StageClock
 from node.sync import BlockSync, serve
 from p2p.frames import Frame, FrameKind
+from p2p.metering import Allowance, Budget
 from p2p.peer import Peer
+from p2p.scoring import Offence, PeerOffenceError
 
 _log = structlog.get_logger("router")
+_STATUSES = Budget(limits.STATUS_RATE, limits.STATUS_BURST)
+_FORGERIES = (Reason.BAD_SIGNATURE, Reason.BAD_CERTIFICATE)
+# A message is merely late; so many heights back its sender should have heard of them.
+_STALE_HEIGHTS = 16
+_SLICE_MESSAGES = 32  # verifications of re-sent messages between two looks at the event loop
+_HEARD_VOTES = 4_096  # the last votes, which are not checked again when they are sent again; 1 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +56,7 @@ class _Arrived:
     """A batch of a peer that waits for verification."""
 
     peer: Address
+    author: Address
     digest: BatchDigest
     payload: bytes
     signed: SignedBatch
@@ -58,7 +77,7 @@ class Router:
         clock: Clock,
         stages: StageClock,
         metrics: Metrics,
-        ban: Callable[[Address, float, str], None],
+        blame: Callable[[Address, Offence, str], None],
     ) -> None:
         self._driver = driver
         self._writer = writer
@@ -69,16 +88,21 @@ class Router:
         self._clock = clock
         self._stages = stages
         self._metrics = metrics
-        self._ban = ban
+        self._blame = blame
         self._peers: dict[Address, Peer] = {}
+        self._statuses: dict[Address, Allowance] = {}
+        self._heard: dict[wire.VoteMessage, None] = {}
         self._queue: deque[_Arrived] = deque()
         self._queued_bytes = 0
         self._work = trio.Event()
         self._room = trio.Event()
+        driver.repair_by(sync.fetch.want, self._offer)
 
     def on_connected(self, peer: Peer) -> None:
         """Tell a new link where we stand, and offer what waits for a block."""
         self._peers[peer.address] = peer
+        self._statuses[peer.address] = Allowance(_STATUSES, trio.current_time())
+        self._sync.connect(peer.address)
         self._metrics.peers.set(len(self._peers))
         self._tell_status(peer)
         for batch in self._pool.overdue(self._clock.now_ms() + limits.REBROADCAST_MS):
@@ -87,6 +111,7 @@ class Router:
     def on_disconnected(self, peer: Peer) -> None:
         """Forget a link."""
         self._peers.pop(peer.address, None)
+        self._statuses.pop(peer.address, None)
         self._sync.forget(peer.address)
         self._metrics.peers.set(len(self._peers))
 
@@ -98,6 +123,17 @@ class Router:
     def is_connected(self, address: Address) -> bool:
         """Whether there is a link to a node."""
         return address in self._peers
+
+    def _offer(self) -> None:
+        """Send batches that wait suspiciously long again, where the line has nothing better to do.
+
+        On a slow line they are still on their way, and sending them twice makes it slower.
+        """
+        overdue = self._pool.overdue(self._clock.now_ms())
+        for peer in list(self._peers.values()) if overdue else ():
+            if not peer.is_streaming:
+                for batch in overdue:
+                    peer.send(FrameKind.BATCH, batch.wire)
 
     def _tell_status(self, peer: Peer) -> None:
         status = self._driver.core.status
@@ -114,39 +150,50 @@ class Router:
                 await self._on_frame(peer, kind, payload)
             except Rejected as refusal:
                 self._metrics.refused.labels(refusal.reason.value).inc()
-                raise PeerProtocolError(f"{kind.name.lower()}: {refusal}") from refusal
+                is_forged = refusal.reason in _FORGERIES
+                offence = Offence.INVALID_SIGNATURE if is_forged else Offence.MALFORMED
+                raise PeerOffenceError(offence, f"{kind.name.lower()}: {refusal}") from refusal
 
     async def _on_frame(self, peer: Peer, kind: FrameKind, payload: bytes) -> None:
         match kind:
             case FrameKind.VOTE:
                 with self._stages.measure(Stage.CONSENSUS):
-                    self._on_vote(wire.VOTE.decode(payload))
+                    self._on_vote(peer, wire.VOTE.decode(payload))
             case FrameKind.PROPOSAL:
                 with self._stages.measure(Stage.CONSENSUS):
-                    self._on_proposal(wire.PROPOSAL.decode(payload))
+                    self._on_proposal(peer, wire.PROPOSAL.decode(payload))
             case FrameKind.MESSAGES:
-                self._on_resent(wire.RESENT.decode(payload))
+                await self._on_resent(peer, wire.RESENT.decode(payload))
             case FrameKind.STATUS:
                 self._on_status(peer, wire.STATUS.decode(payload))
-            case FrameKind.BATCH | FrameKind.BATCH_RESPONSE:
-                await self._enqueue(peer.address, payload)
+            case FrameKind.BATCH:
+                await self._enqueue(peer, payload)
             case FrameKind.BATCH_REQUEST:
                 self._on_batch_request(peer, wire.BATCH_REQUEST.decode(payload))
+            case FrameKind.BATCH_RESPONSE:
+                if self._sync.fetch.receive(peer.address, *wire.split_answer(payload)):
+                    await self._enqueue(peer, wire.split_answer(payload)[1])
             case FrameKind.BLOCK_REQUEST:
-                response = serve(self._writer.blocks, wire.BLOCK_REQUEST.decode(payload))
-                peer.send(FrameKind.BLOCK_RESPONSE, encode(response))
+                self._on_block_request(peer, wire.BLOCK_REQUEST.decode(payload))
             case FrameKind.BLOCK_RESPONSE:
-                response = wire.BLOCK_RESPONSE.decode(payload)
-                if not await self._sync.receive(peer.address, response):
-                    _log.info("unrequested_blocks", peer=peer.address.hex(), start=response.start)
+                self._sync.receive(peer.address, *wire.split_answer(payload))
             case _:
                 raise PeerProtocolError(f"a frame of kind {kind.name} after the hello")
 
-    def _is_wanted(self, height: int) -> bool:
+    def _is_wanted(self, peer: Peer, height: int) -> bool:
         """This height and the next: a peer that is a moment ahead must not be lost."""
-        return self._driver.height <= height <= self._driver.height + 1
+        ours = self._driver.height
+        if ours <= height <= ours + 1:
+            return True
+        if height < ours - _STALE_HEIGHTS:
+            self._blame(peer.address, Offence.STALE, f"a message of height {height}")
+        elif height > ours:
+            self._sync.hint(peer.address, height - 1)
+        return False
 
-    def _verify(self, signed: Signed) -> None:
+    def _verify(self, peer: Peer, signed: Signed) -> None:
+        """Check a signature. Raises: Rejected(BAD_SIGNATURE); whoever sent it must have known."""
+        peer.charge_signatures(1)
         message = signed.message
         members = self._writer.validators.members
         if message.sender >= len(members):
@@ -156,17 +203,21 @@ class Router:
         if not self._writer.chain.suite.verify(key, digest, signed.signature):
             raise Rejected(Reason.BAD_SIGNATURE, "consensus message", index=message.sender)
 
-    def _on_vote(self, record: wire.VoteMessage) -> None:
-        if self._is_wanted(record.height):
-            signed = wire.signed_vote(record)
-            self._verify(signed)
-            self._driver.post(MessageReceived(signed))
+    def _on_vote(self, peer: Peer, record: wire.VoteMessage) -> None:
+        if record in self._heard or not self._is_wanted(peer, record.height):
+            return
+        signed = wire.signed_vote(record)
+        self._verify(peer, signed)
+        if len(self._heard) >= _HEARD_VOTES:
+            self._heard.clear()
+        self._heard[record] = None
+        self._driver.post(MessageReceived(signed))
 
-    def _on_proposal(self, record: wire.ProposalMessage) -> None:
-        if not self._is_wanted(record.height):
+    def _on_proposal(self, peer: Peer, record: wire.ProposalMessage) -> None:
+        if not self._is_wanted(peer, record.height):
             return
         signed = wire.signed_proposal(record)
-        self._verify(signed)
+        self._verify(peer, signed)
         self._candidates.remember(
             BlockHash(record.block_hash),
             record.block,
@@ -176,37 +227,47 @@ class Router:
         )
         self._driver.post(MessageReceived(signed))
 
-    def _on_resent(self, resent: wire.Resent) -> None:
-        with self._stages.measure(Stage.CONSENSUS):
-            for proposal in resent.proposals:
-                self._on_proposal(proposal)
-            for vote in resent.votes:
-                self._on_vote(vote)
+    async def _on_resent(self, peer: Peer, resent: wire.Resent) -> None:
+        for proposal in resent.proposals:
+            with self._stages.measure(Stage.CONSENSUS):
+                self._on_proposal(peer, proposal)
+        for start in range(0, len(resent.votes), _SLICE_MESSAGES):
+            with self._stages.measure(Stage.CONSENSUS):
+                for vote in resent.votes[start : start + _SLICE_MESSAGES]:
+                    self._on_vote(peer, vote)
+            await trio.lowlevel.checkpoint()
 
     def _on_status(self, peer: Peer, status: wire.StatusMessage) -> None:
-        self._sync.note(peer.address, status.height - 1)
+        """A claim costs nothing to hear; answering it is limited (catch-up as an amplifier)."""
+        self._sync.note(peer.address, max(0, status.height - 1))
+        allowance = self._statuses.get(peer.address)
+        if allowance is None or not allowance.take(trio.current_time()):
+            return
+        # Where votes to it were dropped it may wait for what it will never get.
+        is_lossy = peer.take_lossy()
         if status.height == self._driver.height:
             event = PeerStatus(
                 peer.address, Height(status.height), Round(status.round), status.step
             )
             self._driver.post(event)
-        elif status.height < self._driver.height:
-            # It lags, and hears of our height: its own statuses come once a second at most.
+        if status.height < self._driver.height or is_lossy:
             self._tell_status(peer)
 
     def _on_batch_request(self, peer: Peer, request: wire.BatchRequest) -> None:
-        size = 0
-        for digest in request.digests:
-            pending = self._pool.get(BatchDigest(digest))
-            batch = self._writer.blocks.batch(digest) if pending is None else pending.wire
-            if batch is None:
-                continue
-            size += len(batch)
-            if size > limits.SYNC_BYTES:
-                break
-            peer.send(FrameKind.BATCH_RESPONSE, batch)
+        pending = self._pool.get(BatchDigest(request.digest))
+        batch = self._writer.blocks.batch(request.digest) if pending is None else pending.wire
+        if batch is not None and peer.holds_batch(batch):
+            return
+        peer.charge_served(0 if batch is None else len(batch))
+        answer = wire.answer(request.number, batch or b"")
+        peer.send(FrameKind.BATCH_RESPONSE, answer)
 
-    async def _enqueue(self, peer: Address, payload: bytes) -> None:
+    def _on_block_request(self, peer: Peer, request: wire.BlockRequest) -> None:
+        response = encode(serve(self._writer.blocks, self._writer.tip.height, request))
+        peer.charge_served(len(response))
+        peer.send(FrameKind.BLOCK_RESPONSE, wire.answer(request.number, response))
+
+    async def _enqueue(self, peer: Peer, payload: bytes) -> None:
         """Queue a batch for verification; a full queue stops reading from this link."""
         while self._queued_bytes > limits.VERIFY_QUEUE_BYTES:
             self._room = trio.Event()
@@ -214,10 +275,17 @@ class Router:
         with self._stages.measure(Stage.DECODE):
             signed = decode_batch(payload)
             digest = batch_digest(signed.header, self._writer.chain.suite)
+            author = Address(BATCH_HEADER.decode(signed.header).author)
+        if self._writer.validators.index_of(author) is None:
+            # Who votes may look different a height later: this costs next to nothing.
+            self._blame(peer.address, Offence.STALE, "a batch of no validator")
+            return
+        self._sync.fetch.note_arrived(digest)
         if digest in self._pool or digest in self._pool.arriving:
             return
+        peer.charge_signatures(1 + len(signed.transactions))
         self._pool.arriving[digest] = None
-        self._queue.append(_Arrived(peer, digest, payload, signed))
+        self._queue.append(_Arrived(peer.address, author, digest, payload, signed))
         self._queued_bytes += len(payload)
         self._work.set()
 
@@ -243,7 +311,7 @@ class Router:
         except Rejected as refusal:
             self._metrics.refused.labels(refusal.reason.value).inc()
             _log.warning("batch_refused", peer=peer.hex(), reason=str(refusal))
-            self._ban(peer, 60.0, f"batch: {refusal.reason}")
+            self._blame_batch(arrived, refusal)
             return
         finally:
             self._pool.arriving.pop(arrived.digest, None)
@@ -253,3 +321,14 @@ class Router:
         needed = self._candidates.is_awaited(batch.digest)
         if self._pool.add(batch, self._clock.now_ms(), needed=needed):
             self._driver.post(BatchArrived())
+
+    def _blame_batch(self, arrived: _Arrived, refusal: Rejected) -> None:
+        """Anybody can check a batch, so whoever sent it had to; its author, if it signed it."""
+        self._blame(arrived.peer, Offence.INVALID_SIGNATURE, f"batch: {refusal}")
+        writer, author = self._writer, arrived.author
+        index = writer.validators.index_of(author)
+        if author == arrived.peer or index is None:
+            return
+        key, signature = writer.validators.members[index].key, arrived.signed.signature
+        if writer.chain.suite.verify(key, arrived.digest, Signature(signature)):
+            self._blame(author, Offence.INVALID_SIGNATURE, f"signed a batch: {refusal}")

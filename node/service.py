@@ -43,7 +43,11 @@ class Info:
 
 @dataclass(frozen=True, slots=True)
 class PeerView:
-    """A connected or known peer. Times in ms; `round_trip_ms` None until measured."""
+    """A connected or known peer. Times in ms; `round_trip_ms` None until measured.
+
+    `score` is 0 or less and decays; `standing` is `good`, `demoted` or `banned`; `throttled_ms` is
+    for how long it was not read because of its budgets.
+    """
 
     name: str
     address: str
@@ -55,6 +59,10 @@ class PeerView:
     round_trip_ms: int | None
     bytes_in: int
     bytes_out: int
+    score: int = 0
+    standing: str = "good"
+    throttled_ms: int = 0
+    certificate_expires: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """The payloads of node-to-node frames; `p2p` moves them without knowing what they mean.
 
 Signed consensus messages, requests and answers, as positional records. The digests that are signed
-are those of `ledger/votes.py`; nothing here is signed as a whole.
+are those of `ledger/votes.py`; nothing here is signed as a whole. A question carries a number, and
+its one answer begins with the same number as eight raw bytes, so that an answer nobody asked for
+is refused before anything of it is decoded. Source: docs/format.md section 12.
 """
 
 from typing import Annotated
@@ -11,6 +13,7 @@ from msgspec import Meta
 from consensus.messages import Proposal, Signed, Vote, VoteKind
 from ledger import limits
 from ledger.codec import Record, Schema
+from ledger.errors import Reason, Rejected
 from ledger.ids import (
     BlockHash,
     Bytes32,
@@ -64,30 +67,31 @@ class StatusMessage(Record, frozen=True):
 
 
 class BatchRequest(Record, frozen=True):
-    """Ask for batches by digest."""
+    """Ask for one batch by digest. Answer: number and wire of the batch, no wire if not here."""
 
-    digests: Annotated[tuple[Bytes32, ...], Meta(max_length=limits.BLOCK_BATCHES)]
+    number: Count
+    digest: Bytes32
 
 
 class BlockRequest(Record, frozen=True):
-    """Ask for decided blocks from a height on."""
+    """Ask for decided blocks from a height on. Answer: number and BlockResponse."""
 
+    number: Count
     start: Annotated[int, Meta(ge=1, le=2**63 - 1)]
     count: Annotated[int, Meta(ge=1, le=SYNC_BLOCKS)]
 
 
 class SyncedBlock(Record, frozen=True):
-    """A decided block, a certificate for it, and the batches it orders."""
+    """A decided block and a certificate for it; its batches are asked for one by one."""
 
     block: BlockBytes
     certificate: Annotated[bytes, Meta(max_length=limits.CERTIFICATE_BYTES)]
-    batches: Annotated[tuple[BatchBytes, ...], Meta(max_length=limits.BLOCK_BATCHES)]
 
 
 class BlockResponse(Record, frozen=True):
-    """Consecutive blocks from the requested height on."""
+    """Consecutive blocks from the requested height on, and the newest that the sender executed."""
 
-    start: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    tip: Count
     blocks: Annotated[tuple[SyncedBlock, ...], Meta(max_length=SYNC_BLOCKS)]
 
 
@@ -101,10 +105,25 @@ class Resent(Record, frozen=True):
 VOTE = Schema(VoteMessage, max_bytes=512)
 PROPOSAL = Schema(ProposalMessage, max_bytes=limits.BLOCK_RECORD_BYTES + 512)
 STATUS = Schema(StatusMessage, max_bytes=64)
-BATCH_REQUEST = Schema(BatchRequest, max_bytes=16 * limits.KIB)
+BATCH_REQUEST = Schema(BatchRequest, max_bytes=64)
 BLOCK_REQUEST = Schema(BlockRequest, max_bytes=64)
-BLOCK_RESPONSE = Schema(BlockResponse, max_bytes=10 * limits.MIB)
+BLOCK_RESPONSE = Schema(BlockResponse, max_bytes=limits.MIB)
 RESENT = Schema(Resent, max_bytes=1 * limits.MIB)
+
+
+_NUMBER_BYTES = 8
+
+
+def answer(number: int, body: bytes) -> bytes:
+    """The payload of an answer."""
+    return number.to_bytes(_NUMBER_BYTES, "big") + body
+
+
+def split_answer(payload: bytes) -> tuple[int, bytes]:
+    """Number and body of an answer. Raises: Rejected(MALFORMED) when it is too short."""
+    if len(payload) < _NUMBER_BYTES:
+        raise Rejected(Reason.MALFORMED, "an answer without a number", payload_bytes=len(payload))
+    return int.from_bytes(payload[:_NUMBER_BYTES], "big"), payload[_NUMBER_BYTES:]
 
 
 def digest_of(message: Proposal | Vote, chain: Chain) -> Hash:

@@ -13,7 +13,7 @@ from struct import Struct
 from types import MappingProxyType
 
 from ledger.errors import LocalProtocolError, PeerProtocolError
-from ledger.limits import BATCH_BYTES, BLOCK_BYTES, BLOCK_RECORD_BYTES, KIB, MIB
+from ledger.limits import BATCH_BYTES, BLOCK_RECORD_BYTES, KIB, MIB
 
 Frame = tuple["FrameKind", bytes]
 
@@ -58,18 +58,18 @@ LINK_LIMITS: Mapping[FrameKind, int] = MappingProxyType(
         FrameKind.STATUS: 16 * KIB,
         # A full batch, and head room for its author's signature and stamp.
         FrameKind.BATCH: BATCH_BYTES + 64 * KIB,
-        # 256 digests of 32 bytes, twice over.
-        FrameKind.BATCH_REQUEST: 16 * KIB,
-        # As a batch: one batch per response keeps the links fair.
+        # A number and a digest: one batch for each question keeps the links fair.
+        FrameKind.BATCH_REQUEST: 64,
+        # The number of the question and a batch, or nothing.
         FrameKind.BATCH_RESPONSE: BATCH_BYTES + 64 * KIB,
         # A block record as the ledger bounds it, and the proposer's round and signature.
         FrameKind.PROPOSAL: BLOCK_RECORD_BYTES + 16 * KIB,
         # About 150 bytes.
         FrameKind.VOTE: 512,
-        # A height or a short range.
-        FrameKind.BLOCK_REQUEST: 16 * KIB,
-        # The bodies of one block, its record and its certificate.
-        FrameKind.BLOCK_RESPONSE: BLOCK_BYTES + 2 * MIB,
+        # A number and a short range of heights.
+        FrameKind.BLOCK_REQUEST: 64,
+        # Records and certificates of blocks, up to 512 KiB and one more; bodies are pulled apart.
+        FrameKind.BLOCK_RESPONSE: 512 * KIB + BLOCK_RECORD_BYTES + 32 * KIB,
         # A token of ours that comes back.
         FrameKind.PING: 8,
         FrameKind.PONG: 8,

@@ -2,6 +2,8 @@
 
 What it decides: whether the node at the other end is accepted, and by which name.
 What it never does: any I/O; it takes and gives frames. Cryptography comes in as functions.
+Our own address from elsewhere is either this node itself, told by a nonce that it has in the air,
+or a twin: another process with our certificate and our key. Only a proved one counts as a twin.
 After TLS each side sends HELLO, and in answer to the other's HELLO a HELLO_PROOF: a signature of
 its consensus key over both addresses, nonces and TLS keys. So a proof cannot be replayed (fresh
 nonce), reflected or relayed over another link (both TLS keys are in it, in the signer's order).
@@ -10,7 +12,7 @@ Source: architecture section 4 (admission); the binding to both TLS keys follows
 (Krawczyk, 2003): each side signs the names, nonces and keys of both.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto, unique
 
@@ -27,12 +29,14 @@ from ledger.ids import (
     Name,
     PublicKey,
     Signature,
+    TimestampMs,
 )
-from ledger.limits import PROTOCOL_VERSION
 from p2p.frames import HELLO_LIMITS, Frame, FrameKind
 
 _TAG = b"kl.hello"
 _SIGNATURE_BYTES = 64
+LINK_VERSION = 2
+"""Version of the frames between nodes, docs/format.md section 12; nodes of others do not link."""
 NONCE_BYTES = 32
 """Two nonces meet again after 2**128 links: never."""
 
@@ -46,15 +50,19 @@ class HelloRefusal(StrEnum):
     OUT_OF_ORDER = "out_of_order"
     """A frame came that the handshake does not expect now."""
     WRONG_VERSION = "wrong_version"
-    """The peer speaks another protocol version."""
+    """The peer speaks another version of the frames between nodes."""
     WRONG_CHAIN = "wrong_chain"
     """Genesis hash or group differ."""
     SELF = "self"
-    """The peer claims our own address: we dialled ourselves, or our hello came back."""
+    """We dialled ourselves, or our hello came back: the nonce is one of ours."""
+    TWIN = "twin"
+    """Another process proved to hold our certificate and our key: this node runs twice."""
     WRONG_NODE = "wrong_node"
     """Another node answered than the one we dialled."""
     CERTIFICATE_MISMATCH = "certificate_mismatch"
     """The TLS certificate does not name the address that the hello claims."""
+    REVOKED = "revoked"
+    """The TLS certificate is revoked."""
     NOT_ALLOWED = "not_allowed"
     """The address is not on the allow-list."""
     BAD_PROOF = "bad_proof"
@@ -86,18 +94,23 @@ _HELLO = Schema(Hello, max_bytes=HELLO_LIMITS[FrameKind.HELLO])
 
 @dataclass(frozen=True, slots=True)
 class CertificateIdentity:
-    """What a TLS certificate says: SHA-256 of its SubjectPublicKeyInfo DER, and its SAN URIs."""
+    """What a TLS certificate says: SHA-256 of its SubjectPublicKeyInfo DER, and its SAN URIs.
+
+    `expires_ms` is None only where there is no such thing, as in a simulator.
+    """
 
     public_key_hash: bytes
     uris: tuple[str, ...]
+    expires_ms: TimestampMs | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HelloIdentity:
     """Our node, and the functions by which it proves itself and judges others.
 
-    `is_allowed` gives the tagged 34-byte key of an admitted node, None for any other; it is asked
-    for every hello, so that an on-chain change holds at once.
+    `is_allowed` gives the tagged 34-byte key of an admitted node, None for any other; `is_revoked`
+    takes the SHA-256 of a certificate's SubjectPublicKeyInfo. Both are asked for every hello, and
+    `Network.enforce_admission` asks again for links that live.
     """
 
     genesis_hash: GenesisHash
@@ -108,13 +121,15 @@ class HelloIdentity:
     sign: Callable[[Hash], Signature]
     verify: Callable[[PublicKey, Hash, Signature], bool]
     is_allowed: Callable[[Address], PublicKey | None]
+    is_revoked: Callable[[bytes], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteNode:
-    """A node that proved its address; `role` and `height` are what it said of itself."""
+    """A node that proved its address by `key`; `role` and `height` are what it said of itself."""
 
     address: Address
+    key: PublicKey
     role: str
     height: Height
 
@@ -143,16 +158,37 @@ def node_uri(address: Address) -> str:
 class Handshake:
     """One side of the hello on one link: send `opening`, then feed frames until `remote` is set."""
 
-    __slots__ = ("_facts", "_own", "_own_hello", "_peer_hello", "_peer_key", "_remote", "_state")
+    __slots__ = (
+        "_facts",
+        "_nonces",
+        "_own",
+        "_own_hello",
+        "_peer_hello",
+        "_peer_key",
+        "_remote",
+        "_state",
+    )
 
     def __init__(
-        self, own: HelloIdentity, facts: LinkFacts, *, nonce: bytes, height: Height
+        self,
+        own: HelloIdentity,
+        facts: LinkFacts,
+        *,
+        nonce: bytes,
+        height: Height,
+        nonces: Collection[bytes] = (),
     ) -> None:
-        """Begin a handshake; `nonce` is 32 fresh random bytes."""
+        """Begin a handshake; `nonce` is 32 fresh random bytes.
+
+        `nonces` are those of all handshakes of this node that are under way, as they change. What
+        is signed in one cannot be reflected into another, because a peer that shows one of them is
+        refused before anything is signed.
+        """
+        self._nonces = nonces
         self._own = own
         self._facts = facts
         self._own_hello = Hello(
-            version=PROTOCOL_VERSION,
+            version=LINK_VERSION,
             genesis_hash=own.genesis_hash,
             group=own.group,
             address=own.address,
@@ -213,12 +249,15 @@ class Handshake:
             raise HelloRefusedError(HelloRefusal.WRONG_VERSION, f"peer speaks {hello.version}")
         if (hello.genesis_hash, hello.group) != (own.genesis_hash, own.group):
             raise HelloRefusedError(HelloRefusal.WRONG_CHAIN)
-        if address == own.address:
+        is_own = address == own.address
+        if is_own and (hello.nonce == own.nonce or hello.nonce in self._nonces):
             raise HelloRefusedError(HelloRefusal.SELF)
-        if self._facts.expected not in (None, address):
+        if not is_own and self._facts.expected not in (None, address):
             raise HelloRefusedError(HelloRefusal.WRONG_NODE, f"{address.hex()} answered")
         if self._facts.peer_certificate.uris != (node_uri(address),):
             raise HelloRefusedError(HelloRefusal.CERTIFICATE_MISMATCH, address.hex())
+        if self._own.is_revoked(self._facts.peer_certificate.public_key_hash):
+            raise HelloRefusedError(HelloRefusal.REVOKED, address.hex())
         key = self._own.is_allowed(address)
         if key is None:
             raise HelloRefusedError(HelloRefusal.NOT_ALLOWED, address.hex())
@@ -233,7 +272,9 @@ class Handshake:
         statement = self._statement(hello, self._own_hello, own_first=False)
         if not self._own.verify(key, statement, Signature(payload)):
             raise HelloRefusedError(HelloRefusal.BAD_PROOF, hello.address.hex())
-        self._remote = RemoteNode(Address(hello.address), hello.role, Height(hello.height))
+        if hello.address == self._own.address:
+            raise HelloRefusedError(HelloRefusal.TWIN, hello.address.hex())
+        self._remote = RemoteNode(Address(hello.address), key, hello.role, Height(hello.height))
 
     def _statement(self, signer: Hello, other: Hello, *, own_first: bool) -> Hash:
         """What `signer` signs: both ends of the link, its own always first."""

@@ -4,7 +4,7 @@ What it decides: when bytes leave, and when a link is dead.
 What it never does: reconnect, judge payloads, or make its caller wait: `send` queues or drops.
 One writer task owns the sending side, because a cancelled `send_all` leaves a TLS stream broken;
 so whatever goes wrong while sending closes the link. Back-pressure is TCP's: the reader awaits the
-handler, and reads on only after it returned.
+handler, and reads on only after it returned and the peer's budgets allow it (p2p/metering.py).
 Source: trio documentation of SSLStream.send_all (cancellation).
 """
 
@@ -18,7 +18,8 @@ from ledger.errors import PeerProtocolError
 from ledger.ids import Address, TimestampMs
 from ledger.limits import KIB
 from p2p.frames import Frame, FrameKind, FrameReader, encode_frame
-from p2p.hello import RemoteNode
+from p2p.hello import CertificateIdentity, RemoteNode
+from p2p.metering import Meter
 from p2p.queues import OutboundQueues
 from p2p.transport import Connection
 
@@ -57,6 +58,8 @@ class PeerInfo:
     sent_bytes: int
     received_bytes: int
     dropped_frames: int
+    throttled_ms: int
+    certificate_expires_ms: TimestampMs | None
     round_trip_ms: int | None
 
 
@@ -70,6 +73,7 @@ class Peer:
         "_heard_at",
         "_is_handling",
         "_is_writer_parked",
+        "_meter",
         "_on_frames",
         "_ping_sent_at",
         "_ping_token",
@@ -82,6 +86,7 @@ class Peer:
         "closed",
         "direction",
         "fault",
+        "is_slow",
         "remote",
     )
 
@@ -98,10 +103,12 @@ class Peer:
         self.direction = direction
         self.closed = trio.Event()
         self.fault: PeerProtocolError | None = None
+        self.is_slow = False
         self._connection = connection
         self._connected_since_ms = connected_since_ms
         self._on_frames = on_frames
         self._queues = OutboundQueues()
+        self._meter = Meter(trio.current_time())
         self._scope = trio.CancelScope()
         self._close_reason: str | None = None
         self._writer_lot = trio.lowlevel.ParkingLot()
@@ -118,6 +125,16 @@ class Peer:
     def address(self) -> Address:
         """The address that the peer proved."""
         return self.remote.address
+
+    @property
+    def certificate(self) -> CertificateIdentity:
+        """What the peer's TLS certificate says."""
+        return self._connection.certificate
+
+    @property
+    def throttled_s(self) -> float:
+        """For how long this peer was not read, because of its budgets."""
+        return self._meter.throttled_s
 
     @property
     def close_reason(self) -> str | None:
@@ -137,6 +154,8 @@ class Peer:
             sent_bytes=self._sent_bytes,
             received_bytes=self._received_bytes,
             dropped_frames=self._queues.dropped,
+            throttled_ms=round(self._meter.throttled_s * 1_000),
+            certificate_expires_ms=self._connection.certificate.expires_ms,
             round_trip_ms=self._round_trip_ms,
         )
 
@@ -157,9 +176,30 @@ class Peer:
             self._writer_lot.unpark()
         return is_queued
 
+    @property
+    def is_streaming(self) -> bool:
+        """Whether batches wait for this peer's line."""
+        return self._queues.is_streaming
+
+    def holds_batch(self, wire: bytes) -> bool:
+        """Whether a batch waits for this peer's line already: it need not be sent again."""
+        return self._queues.holds_batch(wire)
+
     def take_lossy(self) -> bool:
         """Whether consensus frames to this peer were dropped since the last call: re-send state."""
         return self._queues.take_lossy()
+
+    def demote(self, *, is_demoted: bool) -> None:
+        """Read little from this peer, or as much as from any."""
+        self._meter.demote(is_demoted=is_demoted)
+
+    def charge_signatures(self, count: int) -> None:
+        """Count signatures that are checked because of this peer; it may be read later for it."""
+        self._meter.take_signatures(count)
+
+    def charge_served(self, size_bytes: int) -> None:
+        """Count an answer that this peer asked for."""
+        self._meter.take_served(size_bytes)
 
     def close(self, reason: str) -> None:
         """End the link; the first reason stands. Nothing is handed to the handler any more."""
@@ -196,9 +236,14 @@ class Peer:
                     return
                 self._received_bytes += len(data)
                 self._heard_at = trio.current_time()
-                frames = self._without_control(reader.feed(data))
+                frames = reader.feed(data)
+                self._meter.take_read(len(data), len(frames))
+                frames = self._without_control(frames)
                 if frames and self._close_reason is None:
                     await self._hand_over(frames)
+                pause_s = self._meter.pause_s(trio.current_time())
+                if pause_s:
+                    await self._hold(pause_s)
         except trio.BrokenResourceError as error:
             self.close(f"connection lost: {error.__cause__ or error}")
         except PeerProtocolError as error:
@@ -209,6 +254,13 @@ class Peer:
         self._is_handling = True
         await self._on_frames(self, frames)
         # While we worked we did not listen: that silence was ours.
+        self._is_handling = False
+        self._heard_at = trio.current_time()
+
+    async def _hold(self, pause_s: float) -> None:
+        """Read nothing: TCP tells the peer to slow down."""
+        self._is_handling = True
+        await trio.sleep(pause_s)
         self._is_handling = False
         self._heard_at = trio.current_time()
 
@@ -253,6 +305,7 @@ class Peer:
                 with trio.fail_after(SEND_TIMEOUT_S):
                     await self._connection.stream.send_all(piece)
             except trio.TooSlowError:
+                self.is_slow = True
                 self.close("slow reader: nothing sent within the time-out")
                 return False
             except trio.BrokenResourceError as error:

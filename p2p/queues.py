@@ -9,11 +9,12 @@ from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum, unique
 
-from ledger.limits import MIB
+from ledger.limits import KIB, MIB
 from p2p.frames import FrameKind
 
-WRITE_BYTES = 1 * MIB
-"""A write stops growing here: 0.8 s on a 10 Mbit/s line, so a new vote waits no longer."""
+WRITE_BYTES = 256 * KIB
+"""A write stops growing here: 0.2 s on a 10 Mbit/s line, and a new vote waits no longer, or as long
+as one frame, of which the largest, a batch of 1 MiB, takes 0.9 s (docs/decisions/0027)."""
 
 
 @unique
@@ -52,13 +53,16 @@ TRAFFIC = {
 _TRAFFIC_BY_NUMBER = (Traffic.SYNC, *(TRAFFIC[kind] for kind in FrameKind))
 
 QUEUE_LIMITS = {
-    # Three heights of votes of 128 validators; bytes for 1,024 votes or 200 full proposals.
+    # Four heights of votes of 128 validators; bytes for 1,024 votes or 200 full proposals.
     Traffic.CONSENSUS: QueueLimit(frames=1_024, size_bytes=16 * MIB),
     # Ten seconds of a 25 Mbit/s line; whoever is further behind pulls.
     Traffic.BATCHES: QueueLimit(frames=256, size_bytes=32 * MIB),
-    # Three of the largest blocks, or requests for them.
-    Traffic.SYNC: QueueLimit(frames=64, size_bytes=32 * MIB),
+    # A peer has one question open, and we have one; sixteen are a peer that does not read.
+    Traffic.SYNC: QueueLimit(frames=16, size_bytes=16 * MIB),
 }
+
+
+_KIND_OFFSET = 4  # behind the length
 
 
 class _Queue:
@@ -86,6 +90,16 @@ class _Queue:
         self.size_bytes -= len(frame)
         return frame
 
+    def drop_least(self) -> None:
+        """Drop the oldest vote, which is the cheapest to get again, or else the oldest frame."""
+        frames = self.frames
+        for index, frame in enumerate(frames):
+            if frame[_KIND_OFFSET] == FrameKind.VOTE:
+                self.size_bytes -= len(frame)
+                del frames[index]
+                return
+        self.popleft()
+
 
 class OutboundQueues:
     """The three queues of one peer."""
@@ -105,8 +119,9 @@ class OutboundQueues:
     def push(self, kind: FrameKind, frame: bytes) -> bool:
         """Queue an encoded frame; False means that this frame was dropped.
 
-        A full consensus queue drops its oldest frames, which are the least useful, and turns
-        lossy; a full queue of batches or blocks drops the new one, which is pulled later.
+        A full consensus queue drops its oldest votes, which are the least useful, and turns lossy:
+        the peer has to be told again where we stand. A full queue of batches or blocks drops the
+        new one, which is pulled later.
         """
         queue = self._by_kind[kind]
         if not queue.has_room(len(frame)):
@@ -115,7 +130,7 @@ class OutboundQueues:
                 return False
             self._is_lossy = True
             while not queue.has_room(len(frame)):
-                queue.popleft()
+                queue.drop_least()
                 self.dropped += 1
         queue.append(frame)
         return True
@@ -129,6 +144,15 @@ class OutboundQueues:
     def is_empty(self) -> bool:
         """Whether nothing waits."""
         return not (self._consensus.frames or self._batches.frames or self._sync.frames)
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether batches wait, so that the line is busy with what the peer needs more."""
+        return bool(self._batches.frames)
+
+    def holds_batch(self, wire: bytes) -> bool:
+        """Whether a batch waits to be sent already.  Cost: O(waiting batches)."""
+        return any(frame.endswith(wire) for frame in self._batches.frames)
 
     def take(self) -> list[bytes]:
         """The frames of the next write: consensus first, then batches and blocks by turns.

@@ -18,6 +18,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ledger.errors import PeerProtocolError, UnavailableError
+from ledger.ids import TimestampMs
 from p2p.hello import CertificateIdentity
 
 
@@ -88,12 +89,13 @@ def read_peer_certificate(certificate_der: bytes) -> CertificateIdentity:
 
 
 def _identity(certificate: x509.Certificate) -> CertificateIdentity:
+    expires_ms = TimestampMs(int(certificate.not_valid_after_utc.timestamp() * 1_000))
     spki_der = certificate.public_key().public_bytes(
         Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     )
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        return CertificateIdentity(sha256(spki_der).digest(), ())
+        return CertificateIdentity(sha256(spki_der).digest(), (), expires_ms)
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    return CertificateIdentity(sha256(spki_der).digest(), tuple(uris))
+    return CertificateIdentity(sha256(spki_der).digest(), tuple(uris), expires_ms)

@@ -259,7 +259,7 @@ def test_garbage_instead_of_tls_and_instead_of_a_hello_closes_only_that_link(con
     bounded_run(main)
 
 
-def test_garbage_after_the_hello_closes_only_that_link_and_bans_the_node(consortium) -> None:
+def test_garbage_after_the_hello_closes_only_that_link_and_keeps_the_node_away(consortium) -> None:
     async def main() -> None:
         async with nursery_that_ends() as nursery:
             alice = await consortium.start(nursery, ALICE)
@@ -271,7 +271,7 @@ def test_garbage_after_the_hello_closes_only_that_link_and_bans_the_node(consort
             await alice.handler.until(lambda handler: handler.disconnected == [CAROL.address])
             carol = await consortium.start(nursery, CAROL, dials=((ALICE, alice.port),))
             await carol.handler.until(lambda handler: handler.disconnected)
-            assert f"{CAROL.address.hex()} is banned" in reasons(alice)
+            assert f"{CAROL.address.hex()} is banned or paused" in reasons(alice)
             assert bob.network.broadcast(VOTE, b"unharmed") == 1
             await alice.handler.until(lambda handler: handler.frames)
 
@@ -301,7 +301,7 @@ def test_a_peer_that_leaves_without_a_word_of_tls_ends_its_link_in_order(consort
             await trio.aclose_forcefully(stream)
             await alice.handler.until(lambda handler: handler.disconnected)
             assert alice.handler.reasons == ["closed by the peer"]
-            assert "peer_banned" not in [event for event, _ in alice.log.events]
+            assert "peer_fault" not in [event for event, _ in alice.log.events]
 
     bounded_run(main)
 

@@ -12,8 +12,11 @@ import trio
 
 from consensus.core import Core
 from consensus.timeouts import Timeouts
+from ledger.codec import encode
+from ledger.errors import PeerProtocolError
 from ledger.ids import Address, BatchDigest, ValidatorIndex
 from ledger.transaction import Transaction
+from node import wire
 from node.admission import Admission
 from node.batch_maker import AuthorState, BatchMaker
 from node.batches import BatchPool
@@ -26,6 +29,7 @@ from node.stages import StageClock
 from node.sync import BlockSync
 from node.wal import EndedHeight, LoggedBatch, WriteAheadLog
 from p2p.frames import FrameKind, FrameReader, encode_frame
+from p2p.scoring import Offence
 from tests.unit.ledger.worlds import SUITE
 
 from .chains import PARAMETERS, TIME, VALIDATORS, LocalChain, secret_of
@@ -52,12 +56,94 @@ class MemoryPeer:
     def __init__(self, address: Address, deliver: Callable[[FrameKind, bytes], None]) -> None:
         self.address = address
         self._deliver = deliver
+        self.signatures = 0
+        self.served_bytes = 0
 
     def send(self, kind: FrameKind, payload: bytes) -> bool:
         frame = encode_frame(kind, payload)
         for found, data in FrameReader().feed(frame):
             self._deliver(found, data)
         return True
+
+    is_streaming = False
+
+    def holds_batch(self, wire: bytes) -> bool:
+        return False
+
+    def take_lossy(self) -> bool:
+        return False
+
+    def charge_signatures(self, count: int) -> None:
+        self.signatures += count
+
+    def charge_served(self, size_bytes: int) -> None:
+        self.served_bytes += size_bytes
+
+
+class ServingPeer(MemoryPeer):
+    """A link whose other end has blocks from height 1 on and batches, and answers at once.
+
+    A liar overrides `blocks_for` or `batch_for`. Like the network it ends the link at an error.
+    """
+
+    def __init__(self, node, address, blocks=(), batches=(), at_once=64):
+        super().__init__(address, self._take)
+        self.node, self.at_once = node, at_once
+        self.asked: list[tuple[FrameKind, object]] = []
+        self.told: list[tuple[FrameKind, bytes]] = []
+        self.answered = 0
+        self.error: PeerProtocolError | None = None
+        self.blocks = [wire.SyncedBlock(encode(block), proof) for block, proof in blocks]
+        self.batches = {batch.digest: batch.wire for batch in batches}
+        node.peers[address] = self
+        node.router.on_connected(self)
+
+    @classmethod
+    def of(cls, node, address, chain, **options):
+        """The other end has all of a chain."""
+        stored = [chain.writer.read_block(height) for height in range(1, chain.tip.height + 1)]
+        blocks = [(one.block, one.certificate) for one in stored]
+        batches = [batch for one in stored for batch in one.batches]
+        return cls(node, address, blocks, batches, **options)
+
+    def blocks_for(self, request):
+        """The payload that answers a question for blocks; None is silence."""
+        found = tuple(self.blocks[request.start - 1 :][: min(self.at_once, request.count)])
+        return wire.answer(request.number, encode(wire.BlockResponse(len(self.blocks), found)))
+
+    def batch_for(self, request):
+        """The payload that answers a question for a batch; None is silence."""
+        return wire.answer(request.number, self.batches.get(request.digest, b""))
+
+    def _take(self, kind, payload):
+        if kind is FrameKind.BATCH_REQUEST:
+            request = wire.BATCH_REQUEST.decode(payload)
+            self.asked.append((kind, request.digest))
+            self.deliver(FrameKind.BATCH_RESPONSE, self.batch_for(request))
+        elif kind is FrameKind.BLOCK_REQUEST:
+            request = wire.BLOCK_REQUEST.decode(payload)
+            self.asked.append((kind, request.start))
+            self.deliver(FrameKind.BLOCK_RESPONSE, self.blocks_for(request))
+        else:
+            self.told.append((kind, payload))
+
+    def deliver(self, kind, payload):
+        """Send a frame, soon."""
+        if payload is not None:
+            trio.lowlevel.spawn_system_task(self._deliver_now, kind, payload)
+
+    async def _deliver_now(self, kind, payload):
+        await trio.sleep(0.001)
+        if self.error is not None:
+            return
+        try:
+            await self.node.router.on_frames(self, [(kind, payload)])
+        except PeerProtocolError as error:
+            self.error = error
+            self.node.blame(self.address, getattr(error, "offence", Offence.MALFORMED), str(error))
+            self.node.peers.pop(self.address, None)
+            self.node.router.on_disconnected(self)
+        self.answered += 1
 
 
 class MemoryNode:
@@ -71,7 +157,7 @@ class MemoryNode:
         self.disk = disk
         self.clock = TrioClock(skew_ms)
         self.sent: list[tuple[FrameKind, bytes]] = []
-        self.banned: list[tuple[Address, str]] = []
+        self.blamed: list[tuple[Address, Offence]] = []
         self.peers: dict[Address, MemoryPeer] = {}
         stages = StageClock()
         disk.open()
@@ -108,11 +194,13 @@ class MemoryNode:
         core = Core(Timeouts())
         self.driver = ConsensusDriver(core, self.log, parts, ValidatorIndex(index), voting_from)
         self.sync = BlockSync(
-            height=lambda: self.height,
-            faults=self.writer.validators.faults,
+            writer=self.writer,
+            pool=self.pool,
             send=self.send,
             deliver=self.driver.post,
+            blame=self.blame,
         )
+        self.driver.is_behind = lambda: self.sync.is_behind
         self.router = Router(
             driver=self.driver,
             writer=self.writer,
@@ -123,7 +211,7 @@ class MemoryNode:
             clock=self.clock,
             stages=stages,
             metrics=self.metrics,
-            ban=self.ban,
+            blame=self.blame,
         )
         self.writer.on_block(self._on_block)
 
@@ -187,8 +275,8 @@ class MemoryNode:
         peer = self.peers.get(address)
         return peer is not None and peer.send(kind, payload)
 
-    def ban(self, address: Address, seconds: float, reason: str) -> None:
-        self.banned.append((address, reason))
+    def blame(self, address: Address, offence: Offence, detail: str) -> None:
+        self.blamed.append((address, offence))
 
     def of_kind(self, kind: FrameKind) -> list[bytes]:
         """What was broadcast of one kind, in order."""

@@ -1,17 +1,20 @@
 """The chain on disk: what recovery makes of every state a crash can leave, and what it refuses."""
 
+from dataclasses import replace
+
+import msgspec
 import pytest
 import trio
 
+from ledger.block import HEADER
 from ledger.codec import encode
 from ledger.errors import InvariantError, Reason, Rejected, StoreDamagedError
 from ledger.ids import BatchDigest
 from ledger.store.blocks import StoredBlock
 from ledger.store.memory import MemoryBodies
 from ledger.store.port import Place
-from node.synced import append_synced
+from node.synced import FetchedBlock, append_synced
 from node.wal import EndedHeight, LoggedBatch, LoggedWork, WriteAheadLog
-from node.wire import SyncedBlock
 from tests.unit.ledger.worlds import SUITE
 
 from .chains import (
@@ -169,9 +172,11 @@ def test_a_body_that_rotted_is_named_and_never_served(position):
 
 def synced(chain, *batches, **changes):
     block, certificate = chain.next_block(*batches)
-    item = SyncedBlock(encode(block), certificate, tuple(one.wire for one in batches))
-    fields = {name: getattr(item, name) for name in item.__struct_fields__}
-    return SyncedBlock(**{**fields, **changes})
+    return replace(fetched(block, certificate, *batches), **changes)
+
+
+def fetched(block, certificate, *batches):
+    return FetchedBlock(block, HEADER.decode(block.header), certificate, batches)
 
 
 def take(chain, *items):
@@ -193,10 +198,8 @@ def test_a_synced_block_is_appended_once():
         {"certificate": b""},
         {"certificate": certify(bytes(32), 1)},
         {"batches": ()},
-        {"batches": (batch(2).wire,)},
-        {"batches": (batch(1).wire, batch(2).wire)},
-        {"batches": (b"\xc0",)},
-        {"block": b"\xc0"},
+        {"batches": (batch(2),)},
+        {"batches": (batch(1), batch(2))},
     ],
 )
 def test_a_synced_block_that_does_not_fit_is_refused_and_leaves_nothing(changes):
@@ -204,6 +207,21 @@ def test_a_synced_block_that_does_not_fit_is_refused_and_leaves_nothing(changes)
     with pytest.raises(Rejected):
         take(chain, synced(chain, batch(1), **changes))
     assert (chain.tip.height, chain.blocks.height) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"batches": (batch(2).digest,)}, {"batches": ()}, {"certificate": b"\x90"}]
+)
+def test_what_a_liar_attaches_to_a_decided_header_is_its_fault_and_not_ours(changes):
+    """The certificate covers the header alone: digests and old certificate come beside it."""
+    chain = LocalChain()
+    item = synced(chain, batch(1))
+    block = msgspec.structs.replace(item.block, **changes)
+    with pytest.raises(Rejected):
+        take(chain, replace(item, block=block))
+    with pytest.raises(Rejected):
+        take(chain, replace(item, block=block, batches=(batch(2),)))
+    assert (chain.tip.height, take(chain, item)) == (0, 1)
 
 
 def test_a_certificate_below_a_quorum_or_of_another_round_is_refused():
@@ -234,6 +252,6 @@ def test_an_empty_block_without_need_is_refused_until_the_heartbeat():
     chain.decide()  # The block behind transactions may be empty.
     block, certificate = chain.next_block(time=TIME + 59_999)
     with pytest.raises(InvariantError, match="without need"):
-        take(chain, SyncedBlock(encode(block), certificate, ()))
+        take(chain, fetched(block, certificate))
     block, certificate = chain.next_block(time=chain.tip.time + 60_000)
-    assert take(chain, SyncedBlock(encode(block), certificate, ())) == 1
+    assert take(chain, fetched(block, certificate)) == 1

@@ -11,7 +11,6 @@ from ledger.errors import PeerProtocolError
 from ledger.ids import Height, Round, ValidatorIndex
 from ledger.store.memory import MemoryBodies
 from node import limits, wal, wire
-from node.sync import serve
 from node.wal import LoggedProposal, LoggedVote, WriteAheadLog
 from p2p.frames import FrameKind
 from tests.unit.ledger.worlds import SUITE
@@ -26,7 +25,7 @@ from .chains import (
     register,
     secret_of,
 )
-from .memory_network import NAMES, MemoryNode, MemoryPeer, running, until
+from .memory_network import NAMES, MemoryNode, MemoryPeer, ServingPeer, running, until
 
 
 def play(main, *arguments):
@@ -68,7 +67,7 @@ def test_four_nodes_decide_the_same_blocks(tmp_path):
             await trio.sleep(1)
         assert len({encode(node.disk.tip) for node in nodes}) == 1
         assert facts(nodes[0].disk) == facts(nodes[3].disk)
-        assert [node.banned for node in nodes] == [[], [], [], []]
+        assert [node.blamed for node in nodes] == [[], [], [], []]
 
     play(main)
 
@@ -101,7 +100,7 @@ def test_a_node_that_was_away_catches_up(tmp_path):
             await until(lambda: again[3].disk.tip.operations == 15)
             again[3].admit(transactions(90, 3))
             await until(lambda: all(node.disk.tip.operations == 18 for node in again))
-        assert again[3].banned == []
+        assert again[3].blamed == []
 
     play(main)
 
@@ -148,9 +147,16 @@ def test_many_missing_batches_are_answered_within_the_limit_of_a_frame(tmp_path)
         assert sum(len(batch.wire) for batch in large) > 1_200_000
         received = []
         peer = MemoryPeer(NAMES[1], lambda kind, payload: received.append((kind, payload)))
-        request = wire.BatchRequest(tuple(batch.digest for batch in large))
+        for number, batch in enumerate(large):
+            request = wire.BatchRequest(number, batch.digest)
+            await node.router.on_frames(peer, [(FrameKind.BATCH_REQUEST, encode(request))])
+        request = wire.BatchRequest(9, bytes(32))
         await node.router.on_frames(peer, [(FrameKind.BATCH_REQUEST, encode(request))])
-        assert received == [(FrameKind.BATCH_RESPONSE, batch.wire) for batch in large]
+        expected = [wire.answer(number, batch.wire) for number, batch in enumerate(large)]
+        assert received == [
+            (FrameKind.BATCH_RESPONSE, payload) for payload in (*expected, wire.answer(9, b""))
+        ]
+        assert peer.served_bytes == sum(len(batch.wire) for batch in large)
 
     play(main)
 
@@ -164,26 +170,15 @@ def test_a_late_proposal_of_a_height_that_was_just_decided_is_harmless(tmp_path)
         late, _ = node.disk.next_block(time=TIME + 90_000)
         async with trio.open_nursery() as nursery:
             await nursery.start(node.run)
-            response = wire.BlockResponse(
-                1, (wire.SyncedBlock(encode(block), certificate, batches_of(node, block)),)
-            )
-            peer = quiet_peer(NAMES[1])
-            node.peers[NAMES[1]] = peer
+            node.pool.add(make_batch(transactions(1, 1)), TIME)
+            peer = ServingPeer(node, NAMES[1], [(block, certificate)])
             node.sync.note(NAMES[1], 1)
-            await trio.sleep(0.5)  # The request is out.
-            async with trio.open_nursery() as both:
-                both.start_soon(
-                    node.router.on_frames, peer, [(FrameKind.BLOCK_RESPONSE, encode(response))]
-                )
-                await trio.lowlevel.checkpoint()
-                frames = [(FrameKind.PROPOSAL, proposal_of(late, 1, round_number=2))]
-                both.start_soon(node.router.on_frames, peer, frames)
+            await until(lambda: peer.answered)
+            frames = [(FrameKind.PROPOSAL, proposal_of(late, 1, round_number=2))]
+            await node.router.on_frames(peer, frames)
             await trio.sleep(1)
             assert node.height == 1
             nursery.cancel_scope.cancel()
-
-    def batches_of(node, block):
-        return (make_batch(transactions(1, 1)).wire,) if block.batches else ()
 
     play(main)
 
@@ -334,18 +329,12 @@ def test_a_block_that_was_decided_before_its_bodies_were_lost_is_fetched_or_sync
 
     async def second_life(copy, decided):
         node = MemoryNode(2, copy, path)
-        wires = tuple(batch.wire for batch in decided.batches)
-        block = wire.SyncedBlock(encode(decided.block), decided.certificate, wires)
         async with trio.open_nursery() as nursery:
             await nursery.start(node.run)
             await trio.sleep(0.1)
             assert node.height == 0
-            node.peers[NAMES[0]] = quiet_peer(NAMES[0])
+            ServingPeer(node, NAMES[0], [(decided.block, decided.certificate)], decided.batches)
             node.sync.note(NAMES[0], 1)
-            await trio.sleep(0.5)
-            response = wire.BlockResponse(1, (block,))
-            frames = [(FrameKind.BLOCK_RESPONSE, encode(response))]
-            await node.router.on_frames(quiet_peer(NAMES[0]), frames)
             await trio.sleep(3)
             assert node.height == 1
             nursery.cancel_scope.cancel()
@@ -367,15 +356,14 @@ def test_a_node_that_lost_all_it_had_waits_beyond_the_newest_block_it_syncs(tmp_
 
     async def main():
         node = MemoryNode(0, LocalChain(), tmp_path / "0.wal")
-        peer = node.peers[NAMES[1]] = quiet_peer(NAMES[1])
+        stored = [source.writer.read_block(height) for height in range(1, 5)]
+        blocks = [(one.block, one.certificate) for one in stored]
+        batches = [batch for one in stored for batch in one.batches]
         async with trio.open_nursery() as nursery:
             await nursery.start(node.run)
+            ServingPeer(node, NAMES[1], blocks, batches, at_once=2)
             node.sync.note(NAMES[1], 4)
-            for start in (1, 3):
-                await trio.sleep(0.5)
-                stored = serve(source.blocks, wire.BlockRequest(start, 2))
-                await node.router.on_frames(peer, [(FrameKind.BLOCK_RESPONSE, encode(stored))])
-            assert node.height == 4
+            await until(lambda: node.height == 4)
             assert not node.driver.is_voting
             nursery.cancel_scope.cancel()
 

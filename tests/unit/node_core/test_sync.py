@@ -3,147 +3,160 @@
 import trio
 from trio.testing import MockClock
 
-from ledger.ids import Address
 from node.limits import REQUEST_TIMEOUT_MS
-from node.sync import BlockSync, serve
-from node.wire import BLOCK_REQUEST, BlockRequest, BlockResponse
+from node.sync import serve
+from node.wire import BlockRequest
 from p2p.frames import FrameKind
+from p2p.scoring import Offence
 
-from .chains import LocalChain, make_batch, make_transaction, register
+from .chains import LocalChain, facts, make_batch, make_transaction, register
+from .memory_network import NAMES, MemoryNode, ServingPeer, until
 
-HONEST, SILENT, LIAR = (Address(bytes([number]) * 32) for number in (3, 2, 1))
-
-
-class World:
-    """A height that grows as answers are applied; peers answer or do not."""
-
-    faults = 0
-
-    def __init__(self, tip=10):
-        self.height, self.tip, self.asked = 0, tip, []
-        self.sync = BlockSync(
-            height=lambda: self.height, faults=self.faults, send=self._send, deliver=self._deliver
-        )
-
-    def _send(self, peer, kind, payload):
-        assert kind is FrameKind.BLOCK_REQUEST
-        request = BLOCK_REQUEST.decode(payload)
-        self.asked.append((peer, request.start))
-        if peer == HONEST:
-            self.nursery.start_soon(self._answer, peer, request.start)
-        return True
-
-    async def _answer(self, peer, start):
-        await trio.sleep(0.01)
-        assert await self.sync.receive(peer, BlockResponse(start, ()))
-
-    def _deliver(self, answer):
-        self.height = min(self.tip, self.height + 4)
-        answer.applied.set()
-
-    async def run(self, seconds):
-        async with trio.open_nursery() as self.nursery:
-            self.nursery.start_soon(self.sync.run)
-            await trio.sleep(seconds)
-            self.nursery.cancel_scope.cancel()
+HONEST, SILENT, LIAR = NAMES[3], NAMES[2], NAMES[1]
+BLOCKS, BATCHES = FrameKind.BLOCK_REQUEST, FrameKind.BATCH_REQUEST
 
 
-def play(main):
-    trio.run(main, clock=MockClock(autojump_threshold=0))
+def chain_of(count):
+    chain = LocalChain()
+    for number in range(1, count + 1):
+        chain.decide(make_batch([make_transaction(register(number), number)], sequence=number))
+    return chain
 
 
-def test_a_node_asks_until_it_has_what_a_peer_has():
-    async def main():
-        world = World()
-        world.sync.note(HONEST, 10)
-        assert world.sync.is_behind
-        await world.run(2)
-        assert world.asked == [(HONEST, 1), (HONEST, 5), (HONEST, 9)]
-        assert (world.height, world.sync.is_behind) == (10, False)
+class SilentPeer(ServingPeer):
+    """Takes questions and never answers."""
 
-    play(main)
+    def blocks_for(self, request):
+        return None
+
+    def batch_for(self, request):
+        return None
 
 
-def test_one_block_behind_is_ordinary():
-    async def main():
-        world = World(tip=1)
-        world.sync.note(HONEST, 1)
-        assert not world.sync.is_behind
-        await world.run(0.2)
-        assert world.asked == []
+def play(main, path, seconds=200):
+    """Run `main(node)` beside an empty node that is not linked to anybody yet."""
 
-    play(main)
+    async def bounded():
+        node = MemoryNode(0, LocalChain(), path / "0.wal")
+        with trio.fail_after(seconds):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(node.run)
+                await main(node)
+                nursery.cancel_scope.cancel()
 
-
-def test_a_silent_peer_is_left_for_another():
-    async def main():
-        world = World()
-        world.sync.note(SILENT, 10)
-        world.sync.note(HONEST, 10)
-        await world.run(REQUEST_TIMEOUT_MS / 1_000 + 2)
-        assert world.asked[0] == (SILENT, 1)
-        assert {peer for peer, _ in world.asked[1:]} == {HONEST}
-        assert world.height == 10
-
-    play(main)
+    trio.run(bounded, clock=MockClock(autojump_threshold=0))
 
 
-def test_a_claim_that_leads_nowhere_is_dropped_and_not_heard_again_at_once():
-    async def main():
-        world = World(tip=0)
-        world.sync.note(LIAR, 2**63 - 2)
-        await world.run(20)
-        assert [peer for peer, _ in world.asked] == [LIAR] * 3
-        world.sync.note(LIAR, 2**63 - 2)
-        assert (world.sync.best, world.sync.is_behind) == (0, False)
+def test_a_node_asks_until_it_has_what_a_peer_has(tmp_path):
+    chain = chain_of(10)
 
-    play(main)
+    async def main(node):
+        peer = ServingPeer.of(node, HONEST, chain, at_once=4)
+        node.sync.note(HONEST, 10)
+        await until(lambda: node.height == 10)
+        assert [item for item in peer.asked if item[0] is BLOCKS] == [
+            (BLOCKS, n) for n in (1, 5, 9)
+        ]
+        assert len([item for item in peer.asked if item[0] is BATCHES]) == 10
+        assert (node.sync.target, node.sync.is_behind, node.blamed) == (10, False, [])
+        assert facts(node.disk) == facts(chain)
 
-
-def test_answers_that_nobody_asked_for_are_not_taken():
-    async def main():
-        world = World()
-        assert not await world.sync.receive(HONEST, BlockResponse(1, ()))
-        world.sync.note(SILENT, 10)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(world.run, 1)
-            await trio.sleep(0.5)
-            assert not await world.sync.receive(HONEST, BlockResponse(1, ()))
-            assert not await world.sync.receive(SILENT, BlockResponse(2, ()))
-        assert world.height == 0
-
-    play(main)
+    play(main, tmp_path)
 
 
-def test_a_lost_link_takes_its_claim_along():
-    async def main():
-        world = World()
-        world.sync.note(HONEST, 10)
-        world.sync.forget(HONEST)
-        assert (world.sync.best, world.sync.tip_of(HONEST)) == (0, 0)
+def test_bodies_that_are_here_are_not_asked_for(tmp_path):
+    chain = chain_of(1)
 
-    play(main)
+    async def main(node):
+        [batch] = chain.writer.read_block(1).batches
+        node.pool.add(batch, 0)
+        peer = ServingPeer.of(node, HONEST, chain)
+        node.sync.note(HONEST, 1)
+        await until(lambda: node.height == 1)
+        assert peer.asked == [(BLOCKS, 1)]
+
+    play(main, tmp_path)
+
+
+def test_one_block_behind_is_ordinary(tmp_path):
+    chain = chain_of(1)
+
+    async def main(node):
+        peer = ServingPeer.of(node, HONEST, chain)
+        node.sync.note(HONEST, 1)
+        assert not node.sync.is_behind
+        await trio.sleep(0.2)
+        assert peer.asked == []
+
+    play(main, tmp_path)
+
+
+def test_a_silent_peer_is_left_for_another_and_not_blamed(tmp_path):
+    chain = chain_of(3)
+
+    async def main(node):
+        silent = SilentPeer.of(node, SILENT, chain)
+        honest = ServingPeer.of(node, HONEST, chain)
+        node.sync.note(SILENT, 3)
+        await trio.sleep(0.1)
+        node.sync.note(HONEST, 3)
+        await until(lambda: node.height == 3, 4 * REQUEST_TIMEOUT_MS / 1_000)
+        assert silent.asked[0] == (BLOCKS, 1)
+        assert (BLOCKS, 1) in honest.asked
+        assert node.blamed == []
+
+    play(main, tmp_path)
+
+
+def test_a_claim_that_leads_nowhere_is_dropped_blamed_and_not_heard_again_at_once(tmp_path):
+    async def main(node):
+        liar = ServingPeer(node, LIAR)
+        node.sync.note(LIAR, 2**63 - 2)
+        await trio.sleep(20)
+        assert liar.asked == [(BLOCKS, 1)] * 3
+        assert node.blamed == [(LIAR, Offence.FRUITLESS)] * 3
+        node.sync.note(LIAR, 2**63 - 2)
+        assert (node.sync.best, node.sync.target, node.sync.is_behind) == (0, 0, False)
+
+    play(main, tmp_path)
+
+
+def test_a_lost_link_takes_its_claim_along(tmp_path):
+    async def main(node):
+        node.sync.note(HONEST, 10)
+        node.sync.forget(HONEST)
+        assert (node.sync.best, node.sync.tip_of(HONEST)) == (0, 0)
+
+    play(main, tmp_path)
+
+
+def test_one_liar_does_not_make_a_node_of_four_think_it_lags(tmp_path):
+    async def main(node):
+        node.sync.note(LIAR, 10**9)
+        assert not node.sync.is_behind
+        node.sync.note(HONEST, 10)
+        assert node.sync.is_behind
+
+    play(main, tmp_path)
+
+
+def test_a_claim_that_rides_on_a_message_only_rises(tmp_path):
+    async def main(node):
+        node.sync.hint(HONEST, 10)
+        node.sync.hint(HONEST, 4)
+        assert (node.sync.tip_of(HONEST), node.blamed) == (10, [])
+        node.sync.note(HONEST, 4)
+        assert (node.sync.tip_of(HONEST), node.blamed) == (4, [(HONEST, Offence.FRUITLESS)])
+
+    play(main, tmp_path)
 
 
 def test_a_node_serves_what_it_has_and_nothing_beyond():
-    chain = LocalChain()
-    for number in range(1, 4):
-        chain.decide(make_batch([make_transaction(register(number), number)], sequence=number))
-    whole = serve(chain.blocks, BlockRequest(1, 64))
-    assert (whole.start, len(whole.blocks)) == (1, 3)
-    assert serve(chain.blocks, BlockRequest(3, 64)).blocks == whole.blocks[2:]
-    assert serve(chain.blocks, BlockRequest(1, 2)).blocks == whole.blocks[:2]
-    assert serve(chain.blocks, BlockRequest(4, 64)).blocks == ()
-    assert serve(chain.blocks, BlockRequest(2**63 - 1, 64)).blocks == ()
-
-
-def test_one_liar_does_not_make_a_node_of_four_think_it_lags():
-    async def main():
-        world = World()
-        world.sync._faults = 1
-        world.sync.note(LIAR, 10**9)
-        assert not world.sync.is_behind
-        world.sync.note(HONEST, 10)
-        assert world.sync.is_behind
-
-    play(main)
+    chain = chain_of(3)
+    whole = serve(chain.blocks, 3, BlockRequest(1, 1, 64))
+    assert (whole.tip, len(whole.blocks)) == (3, 3)
+    assert serve(chain.blocks, 3, BlockRequest(1, 3, 64)).blocks == whole.blocks[2:]
+    assert serve(chain.blocks, 3, BlockRequest(1, 1, 2)).blocks == whole.blocks[:2]
+    assert serve(chain.blocks, 3, BlockRequest(1, 4, 64)).blocks == ()
+    assert serve(chain.blocks, 3, BlockRequest(1, 2**63 - 1, 64)).blocks == ()
+    assert serve(chain.blocks, 2, BlockRequest(1, 1, 64)).blocks == whole.blocks[:2]

@@ -1,6 +1,6 @@
 """In-memory forms of the ports of p2p: streams, certificates, a handler and a log that remember."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -48,7 +48,12 @@ class TestNode:
     def uri(self) -> str:
         return node_uri(self.address)
 
-    def identity(self, *allowed: "TestNode", genesis_hash: GenesisHash = GENESIS) -> HelloIdentity:
+    def identity(
+        self,
+        *allowed: "TestNode",
+        genesis_hash: GenesisHash = GENESIS,
+        revoked: Collection[bytes] = (),
+    ) -> HelloIdentity:
         keys = {node.address: node.public_key for node in allowed}
         return HelloIdentity(
             genesis_hash=genesis_hash,
@@ -59,6 +64,7 @@ class TestNode:
             sign=lambda digest: INTERNATIONAL.sign(self.secret, digest),
             verify=INTERNATIONAL.verify,
             is_allowed=keys.get,
+            is_revoked=revoked.__contains__,
         )
 
 

@@ -1,5 +1,6 @@
 """The hello: every refusal has its cause, and nothing that was overheard or bent passes."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from hashlib import sha256
 
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 from ledger.codec import encode
 from ledger.errors import LocalProtocolError
 from ledger.ids import Address, GenesisHash, GroupId, Height
-from ledger.limits import PROTOCOL_VERSION
 from p2p.frames import FrameKind
 from p2p.hello import (
+    LINK_VERSION,
     CertificateIdentity,
     Handshake,
     Hello,
@@ -35,11 +36,11 @@ def side(
     peer_certificate: CertificateIdentity | None = None,
     expected: Address | None = None,
     nonce: bytes = bytes(32),
+    nonces: Collection[bytes] = (),
 ) -> Handshake:
     facts = LinkFacts(node.certificate, peer_certificate or peer.certificate, expected)
-    return Handshake(
-        identity or node.identity(ALICE, BOB), facts, nonce=nonce, height=Height(node.number)
-    )
+    own, height = identity or node.identity(ALICE, BOB), Height(node.number)
+    return Handshake(own, facts, nonce=nonce, height=height, nonces=nonces)
 
 
 def refusal(handshake: Handshake, kind: FrameKind, payload: bytes) -> HelloRefusal:
@@ -51,7 +52,7 @@ def refusal(handshake: Handshake, kind: FrameKind, payload: bytes) -> HelloRefus
 
 def hello_of(node: TestNode, **changes: object) -> bytes:
     values: dict[str, object] = {
-        "version": PROTOCOL_VERSION,
+        "version": LINK_VERSION,
         "genesis_hash": GENESIS,
         "group": GROUP,
         "address": node.address,
@@ -69,8 +70,8 @@ def test_two_admitted_nodes_accept_each_other() -> None:
     proof_of_alice = alice.receive(*bob.opening)
     assert alice.receive(*proof_of_bob) is None
     assert bob.receive(*proof_of_alice) is None
-    assert alice.remote == RemoteNode(BOB.address, "master", Height(2))
-    assert bob.remote == RemoteNode(ALICE.address, "master", Height(1))
+    assert alice.remote == RemoteNode(BOB.address, BOB.public_key, "master", Height(2))
+    assert bob.remote == RemoteNode(ALICE.address, ALICE.public_key, "master", Height(1))
 
 
 def test_nobody_is_accepted_before_the_proof() -> None:
@@ -82,7 +83,7 @@ def test_nobody_is_accepted_before_the_proof() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"version": PROTOCOL_VERSION + 1}, HelloRefusal.WRONG_VERSION),
+        ({"version": LINK_VERSION + 1}, HelloRefusal.WRONG_VERSION),
         ({"genesis_hash": GenesisHash(bytes(32))}, HelloRefusal.WRONG_CHAIN),
         ({"group": GroupId(GROUP + 1)}, HelloRefusal.WRONG_CHAIN),
         ({"address": ALICE.address}, HelloRefusal.SELF),
@@ -136,6 +137,34 @@ def test_a_certificate_that_does_not_name_exactly_this_node_is_refused(uris) -> 
     certificate = CertificateIdentity(BOB.certificate.public_key_hash, uris)
     alice = side(ALICE, BOB, peer_certificate=certificate)
     assert refusal(alice, FrameKind.HELLO, hello_of(BOB)) is HelloRefusal.CERTIFICATE_MISMATCH
+
+
+def test_a_revoked_certificate_is_refused_whatever_else_is_right() -> None:
+    identity = ALICE.identity(ALICE, BOB, revoked=[BOB.certificate.public_key_hash])
+    alice = side(ALICE, BOB, identity=identity)
+    assert refusal(alice, FrameKind.HELLO, hello_of(BOB)) is HelloRefusal.REVOKED
+
+
+def test_a_proved_twin_is_told_from_ourselves_and_from_a_liar() -> None:
+    nonces = {b"a" * 32}
+    alice, twin = (side(ALICE, ALICE, nonce=letter * 32) for letter in (b"a", b"t"))
+    answer = alice.receive(*twin.opening)
+    assert answer is not None
+    twins_answer = twin.receive(*alice.opening)
+    assert refusal(alice, *twins_answer) is HelloRefusal.TWIN
+    assert refusal(twin, *answer) is HelloRefusal.TWIN
+    itself = side(ALICE, ALICE, nonce=b"b" * 32, nonces=nonces)
+    assert refusal(itself, *alice.opening) is HelloRefusal.SELF
+    liar = side(ALICE, ALICE, nonce=b"b" * 32)
+    liar.receive(FrameKind.HELLO, hello_of(ALICE, nonce=b"l" * 32))
+    assert refusal(liar, FrameKind.HELLO_PROOF, bytes(64)) is HelloRefusal.BAD_PROOF
+
+
+def test_a_twin_that_answers_where_another_was_dialled_is_still_a_twin() -> None:
+    alice = side(ALICE, ALICE, expected=BOB.address, nonce=b"a" * 32)
+    twin = side(ALICE, ALICE, nonce=b"t" * 32)
+    alice.receive(*twin.opening)
+    assert refusal(alice, *twin.receive(*alice.opening)) is HelloRefusal.TWIN
 
 
 def test_our_own_hello_reflected_is_refused() -> None:

@@ -11,6 +11,7 @@ from p2p.frames import FrameKind
 from p2p.hello import CertificateIdentity
 from p2p.network import HALF_OPEN_LINKS
 from p2p.peer import Direction, PeerInfo
+from p2p.scoring import Standing
 from tests.unit.p2p.memory_transport import (
     MemoryNode,
     MemoryTransport,
@@ -79,6 +80,8 @@ def test_a_link_is_described_for_operators() -> None:
                     sent_bytes=26,  # a ping and a pong
                     received_bytes=26,
                     dropped_frames=0,
+                    throttled_ms=0,
+                    certificate_expires_ms=None,
                     round_trip_ms=0,
                 ),
             )
@@ -248,7 +251,9 @@ def test_a_fault_found_by_the_handler_costs_the_peer_ten_seconds_and_nobody_else
             await alice.handler.until(lambda handler: handler.connected[2:] == [BOB.address])
             assert 10 <= trio.current_time() - began_at < 21
             assert alice.handler.disconnected == [BOB.address]
-            assert alice.log.reasons("peer_banned") == ["bad vote"]
+            assert alice.log.reasons("peer_fault") == ["bad vote"]
+            assert alice.network.standing(BOB.address) is Standing.GOOD
+            assert -50 <= alice.network.score(BOB.address) < -40
 
     simulate(main)
 
@@ -269,7 +274,9 @@ def test_a_ban_closes_the_link_and_holds_in_both_directions_until_it_ends() -> N
             assert set(world.dials) == {("node 1", 1)}  # Bob tries, we do not
             assert len(alice.handler.connected) == count
             assert alice.network.peers == ()
-            assert f"{BOB.address.hex()} is banned" in alice.log.reasons("inbound_refused")
+            assert f"{BOB.address.hex()} is banned or paused" in alice.log.reasons(
+                "inbound_refused"
+            )
             await alice.handler.until(lambda handler: len(handler.connected) > count)
             assert trio.current_time() - began_at >= 600
 
@@ -328,9 +335,9 @@ def test_half_open_links_are_bounded_and_dialling_out_still_works() -> None:
         bob = memory_node(world, BOB, dials=(CAROL,), allowed=(ALICE,))
         carol = memory_node(world, CAROL, allowed=(BOB,))
         async with running(bob):
-            flood = MemoryTransport(world, ALICE.certificate)
             streams = []
-            for _ in range(HALF_OPEN_LINKS):
+            for number in range(HALF_OPEN_LINKS):
+                flood = MemoryTransport(world, TestNode(10 + number).certificate)
                 connection = await flood.dial("node 2", 1)
                 streams.append(connection.stream)
             await trio.testing.wait_all_tasks_blocked()

@@ -46,7 +46,7 @@ async def ignore(peer: Peer, frames: list[tuple[FrameKind, bytes]]) -> None:
 
 def make_peer(stream: trio.abc.Stream, on_frames=ignore) -> Peer:
     connection = Connection(stream, BOB.certificate, "far", 1)
-    remote = RemoteNode(BOB.address, "master", Height(7))
+    remote = RemoteNode(BOB.address, BOB.public_key, "master", Height(7))
     return Peer(connection, remote, Direction.INBOUND, TimestampMs(5), on_frames)
 
 
@@ -112,8 +112,8 @@ def test_a_large_frame_is_sent_in_slices_and_arrives_whole() -> None:
         peer = make_peer(stream)
         block = bytes(range(256)) * 4 * 1_024
         async with running(peer):
-            peer.send(FrameKind.BLOCK_RESPONSE, block)
-            assert await read_frames(theirs, 1) == [(FrameKind.BLOCK_RESPONSE, block)]
+            peer.send(FrameKind.BATCH, block)
+            assert await read_frames(theirs, 1) == [(FrameKind.BATCH, block)]
         assert max(stream.writes) == 256 * 1_024
         assert peer.info.sent_bytes == sum(stream.writes)
 
@@ -241,7 +241,7 @@ def test_a_reader_that_is_slow_but_alive_is_kept() -> None:
         ours, theirs = trio.testing.lockstep_stream_pair()
         peer = make_peer(ours)
         block = bytes(1024 * 1024)
-        peer.send(FrameKind.BLOCK_RESPONSE, block)
+        peer.send(FrameKind.BATCH, block)
         async with running(peer):
             received, reader = [], FrameReader()
             while not received:
@@ -249,7 +249,7 @@ def test_a_reader_that_is_slow_but_alive_is_kept() -> None:
                 data = await theirs.receive_some(256 * 1024)
                 received = [frame for frame in reader.feed(data) if frame[0] is not PING]
                 await theirs.send_all(encode_frame(FrameKind.STATUS, b""))
-            assert received == [(FrameKind.BLOCK_RESPONSE, block)]
+            assert received == [(FrameKind.BATCH, block)]
 
     simulate(main)
 

@@ -39,7 +39,7 @@ def test_consensus_goes_first_then_batches_and_blocks_by_turns() -> None:
 
 def test_a_write_stops_at_its_size_and_a_vote_overtakes_what_remains() -> None:
     queues = OutboundQueues()
-    batches = [frame(FrameKind.BATCH, number, size=MIB // 2) for number in range(4)]
+    batches = [frame(FrameKind.BATCH, number, size=WRITE_BYTES // 2) for number in range(4)]
     for batch in batches:
         queues.push(FrameKind.BATCH, batch)
     assert queues.take() == batches[:2]
@@ -50,9 +50,9 @@ def test_a_write_stops_at_its_size_and_a_vote_overtakes_what_remains() -> None:
 
 def test_a_frame_larger_than_a_write_goes_alone() -> None:
     queues = OutboundQueues()
-    blocks = [frame(FrameKind.BLOCK_RESPONSE, number, size=2 * WRITE_BYTES) for number in range(2)]
+    blocks = [frame(FrameKind.BATCH_RESPONSE, number, size=2 * WRITE_BYTES) for number in range(2)]
     for block in blocks:
-        queues.push(FrameKind.BLOCK_RESPONSE, block)
+        queues.push(FrameKind.BATCH_RESPONSE, block)
     assert queues.take() == [blocks[0]]
     assert queues.take() == [blocks[1]]
 
@@ -82,6 +82,28 @@ def test_a_full_consensus_queue_drops_the_oldest_and_is_lossy_once() -> None:
     assert drain(queues) == votes[2:]
 
 
+def test_votes_are_dropped_before_proposals_and_questions() -> None:
+    queues = OutboundQueues()
+    kinds = [FrameKind.PROPOSAL, FrameKind.BATCH_REQUEST, *[FrameKind.VOTE] * 1_022]
+    frames = [frame(kind, number) for number, kind in enumerate(kinds)]
+    for kind, item in zip(kinds, frames, strict=True):
+        assert queues.push(kind, item)
+    newest = frame(FrameKind.STATUS, 9)
+    assert queues.push(FrameKind.STATUS, newest)
+    assert drain(queues) == [*frames[:2], *frames[3:], newest]
+
+
+def test_a_batch_that_waits_is_found_whatever_kind_of_frame_carries_it() -> None:
+    queues = OutboundQueues()
+    queues.push(FrameKind.BATCH, encode_frame(FrameKind.BATCH, b"one"))
+    queues.push(FrameKind.BATCH_RESPONSE, encode_frame(FrameKind.BATCH_RESPONSE, b"12345678two"))
+    found = [queues.holds_batch(wire) for wire in (b"one", b"two", b"three")]
+    assert (found, queues.is_streaming) == ([True, True, False], True)
+    queues.take()
+    assert not queues.holds_batch(b"one")
+    assert not queues.is_streaming
+
+
 def test_the_consensus_queue_is_bounded_in_bytes_too() -> None:
     queues = OutboundQueues()
     messages = [frame(FrameKind.MESSAGES, number, size=MIB) for number in range(16)]
@@ -103,16 +125,16 @@ def test_a_full_batch_queue_drops_the_new_batch_and_is_not_lossy() -> None:
 
 
 def test_batches_and_blocks_are_bounded_in_bytes() -> None:
-    for kind in (FrameKind.BATCH_RESPONSE, FrameKind.BLOCK_RESPONSE):
-        queues = OutboundQueues()
-        item = frame(kind, 1, size=MIB)
-        assert [queues.push(kind, item) for _ in range(33)] == [True] * 31 + [False] * 2
+    queues = OutboundQueues()
+    item = frame(FrameKind.BATCH_RESPONSE, 1, size=MIB)
+    taken = [queues.push(FrameKind.BATCH_RESPONSE, item) for _ in range(33)]
+    assert taken == [True] * 31 + [False] * 2
 
 
 def test_a_full_sync_queue_leaves_room_for_votes_and_batches() -> None:
     queues = OutboundQueues()
     request = frame(FrameKind.BLOCK_REQUEST, 1)
-    assert [queues.push(FrameKind.BLOCK_REQUEST, request) for _ in range(65)] == [True] * 64 + [
+    assert [queues.push(FrameKind.BLOCK_REQUEST, request) for _ in range(17)] == [True] * 16 + [
         False
     ]
     assert queues.push(FrameKind.VOTE, frame(FrameKind.VOTE, 1))

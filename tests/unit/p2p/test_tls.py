@@ -42,7 +42,8 @@ def test_a_certificate_is_read_as_key_hash_and_uris(authority) -> None:
     files = authority.issue("node", (URI,))
     certificate = x509.load_pem_x509_certificate(files.certificate.read_bytes())
     key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    expected = CertificateIdentity(sha256(key).digest(), (URI,))
+    expires_ms = int(certificate.not_valid_after_utc.timestamp()) * 1_000
+    expected = CertificateIdentity(sha256(key).digest(), (URI,), expires_ms)
     assert read_own_certificate(files.certificate) == expected
     assert read_peer_certificate(certificate.public_bytes(Encoding.DER)) == expected
 
