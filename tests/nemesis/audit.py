@@ -55,7 +55,7 @@ def audit(cluster: Cluster, account: Account, evidence: Evidence) -> int:
         height = _one_height(stores)
         executed = _one_chain(cluster, stores, height, evidence)
         _one_state(stores)
-    _compare(executed, account)
+    compare(executed, account)
     return height
 
 
@@ -169,8 +169,11 @@ def _digest(store: LevelStore) -> bytes:
     return digest.digest()
 
 
-def _compare(executed: Executed, account: Account) -> None:
-    """What clients were told is what happened."""
+def compare(executed: Executed, account: Account) -> None:
+    """What clients were told is what happened.
+
+    Raises: Violation.
+    """
     for name, told in account.acknowledged.items():
         found = executed.results.get(name)
         if found is None:

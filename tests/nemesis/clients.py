@@ -8,6 +8,7 @@ import itertools
 import random
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 from ledger.codec import encode
@@ -111,6 +112,7 @@ class _Stubborn:
         self._random = generator
         self._clients = [Client(node.url, cluster.genesis, TIMEOUT_MS) for node in cluster.nodes]
         self._registered: list[str] = []
+        self._recent: deque[str] = deque(maxlen=2_000)
 
     def run(self) -> None:
         due = time.monotonic()
@@ -220,6 +222,7 @@ class _Stubborn:
             self._remember(name, wire)
 
     def _remember(self, name: str, wire: bytes) -> None:
+        self._recent.append(name)
         if self._chance(self._mix.supersedes):
             self._registered.append(name)
         if self._chance(self._mix.repeats):
@@ -229,9 +232,8 @@ class _Stubborn:
     def _roam(self) -> None:
         if self._chance(self._mix.bad_inputs):
             self._send_bad()
-        if self._chance(self._mix.reads) and self._account.acknowledged:
-            name = self._random.choice(list(itertools.islice(self._account.acknowledged, 1_000)))
-            self._receipt(self._random.choice(self._clients), name)
+        if self._chance(self._mix.reads) and self._recent:
+            self._receipt(self._random.choice(self._clients), self._random.choice(self._recent))
 
     def _receipt(self, client: Client, name: str) -> dict | None:
         """Ask some node for an acknowledged transaction; it must know it, or be behind."""

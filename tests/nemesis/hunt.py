@@ -15,10 +15,11 @@ from .cluster import PLAIN, Cluster, Node, Start, Violation, last_words
 from .launcher import LABELS
 from .watch import Watch
 
-IN_TROUBLE = 2
+IN_TROUBLE = (1, 2, 2)
+"""One of four down: the chain flows. Two: it stands still, and votes of one round meet restarts."""
 WATCH_S = 0.1
 GATHER_S = 0.5
-FIRE_S = 4.0
+FIRE_S = 3.0
 """A point that is not reached within this is given up: the node is killed where it stands."""
 STUCK_S = 60.0
 TOGETHER_EVERY = 25
@@ -107,6 +108,7 @@ class Hunt:
         self._next_watch = 0.0
         self._next_gather = 0.0
         self._until_together = TOGETHER_EVERY
+        self._in_trouble = IN_TROUBLE[0]
 
     def plant(self, bug: str) -> None:
         """Let every start from now on carry a mistake."""
@@ -157,7 +159,8 @@ class Hunt:
             self._kill([life for life in together if life.node.process is not None], "together")
             return
         free = [life for life in self.lives if life.is_free]
-        if len(self.lives) - len(free) < IN_TROUBLE and free:
+        if len(self.lives) - len(free) < self._in_trouble and free:
+            self._in_trouble = self._random.choice(IN_TROUBLE)
             life = self._random.choice(free)
             for _ in range(self._random.randrange(2, 7)):
                 life.plan.append(self._deck.draw())

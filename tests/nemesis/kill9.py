@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from ledger.errors import KanglianError
+
 from .audit import audit
 from .clients import Account, Load, Mix
 from .cluster import PLAIN, Cluster, Start, Violation
@@ -81,12 +83,15 @@ class Run:
                 hunt.watch.evidence.close()
                 tally.acknowledged += len(load.account.acknowledged)
                 self._account = Account()
-        except Violation as violation:
+        except (Violation, KanglianError) as violation:
             self.violation, self.folder = str(violation), folder
             (folder / "violation.txt").write_text(f"{violation}\nseed {self._seed}\n")
             return
-        except BaseException:
+        except (KeyboardInterrupt, SystemExit):
             shutil.rmtree(folder)
+            raise
+        except BaseException as error:
+            error.add_note(f"kept in {folder}")
             raise
         shutil.rmtree(folder)
 
@@ -106,14 +111,16 @@ class Run:
 
     def summary(self) -> str:
         tally = self.tally
-        text = self.violation or ""
+        lost, twice, signs = (
+            int(any(word in (self.violation or "") for word in words))
+            for words in (("lost:",), ("twice",), ("double sign", "equivocation"))
+        )
         acknowledged = tally.acknowledged + len(self._account.acknowledged)
         times = sorted(tally.recoveries_s) or [0.0]
         p50, p99 = (times[min(len(times) - 1, len(times) * part // 100)] for part in (50, 99))
         return (
             f"kills {tally.total}, points covered {len(tally.covered)} of {len(self._labels)}, "
-            f"acknowledged {acknowledged}, lost {int('lost' in text)}, "
-            f"twice {int('twice' in text)}, double signs {int('double sign' in text)}, "
+            f"acknowledged {acknowledged}, lost {lost}, twice {twice}, double signs {signs}, "
             f"recovery p50/p99/max {p50:.1f}/{p99:.1f}/{times[-1]:.1f} s, "
             f"violations {int(self.violation is not None)}"
         )
@@ -125,11 +132,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--rate", type=float, default=40.0, help="transactions a second")
     parser.add_argument("--bug", choices=sorted(BUGS), help="plant a mistake that must be found")
+    parser.add_argument("--points", default="", help="only points whose name begins so")
     options = parser.parse_args()
+    labels = tuple(label for label in LABELS if label.startswith(options.points))
     # A stop from outside must not leave nodes behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     tell(f"seed {options.seed}")
-    run = Run(options.seed, options.rate, options.bug)
+    run = Run(options.seed, options.rate, options.bug, labels)
     began_at = time.monotonic()
     run.kill(options.kills)
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(run.tally.kills.items()))

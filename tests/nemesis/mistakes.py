@@ -6,6 +6,7 @@ it (crash enumeration does).
 """
 
 from consensus.core import Core
+from ledger.block import HEADER
 from ledger.store.blocks import BlockStore
 from ledger.store.leveldb import LevelStore
 from node import journal
@@ -28,15 +29,16 @@ def log_behind():
     WriteAheadLog.end_height = later
 
 
-def forget_own_messages():
-    """What this node signed itself is not in its log."""
+def forget_inputs():
+    """The log holds what this node signed, and not what made it sign."""
     append = WriteAheadLog.append
 
-    def without_own(log, entry):
-        if not (isinstance(entry, LoggedVote | LoggedProposal) and entry.own):
+    def only_own(log, entry):
+        is_own = isinstance(entry, LoggedVote | LoggedProposal) and entry.own
+        if is_own or isinstance(entry, EndedHeight | LoggedBatch):
             append(log, entry)
 
-    WriteAheadLog.append = without_own
+    WriteAheadLog.append = only_own
 
 
 def skip_replay():
@@ -58,23 +60,14 @@ def forget_log():
 
 def end_height_before_block():
     """The log says that a height ended while its block is still on its way to the disk."""
-    append = BlockStore.append
-    ended_early = []
-    record = WriteAheadLog.end_height
+    append = ChainWriter.append
 
-    def recording(log, ended):
-        if log not in ended_early:
-            ended_early.append(log)
-        record(log, ended)
+    async def early(writer, block, certificate, batches, places, end_height):
+        end_height(HEADER.decode(block.header).height)
+        end_height.__self__._log.sync()
+        await append(writer, block, certificate, batches, places, lambda _height: None)
 
-    def later(store, height, *rest):
-        for log in ended_early:
-            log.append(EndedHeight(height, 0, bytes(32), 0))
-            log.sync()
-        append(store, height, *rest)
-
-    WriteAheadLog.end_height = recording
-    BlockStore.append = later
+    ChainWriter.append = early
 
 
 def stores_behind():
@@ -179,7 +172,7 @@ BUGS = {
     bug.__name__: bug
     for bug in (
         log_behind,
-        forget_own_messages,
+        forget_inputs,
         skip_replay,
         forget_log,
         end_height_before_block,

@@ -16,6 +16,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from ledger.errors import KanglianError
+
 from .audit import audit
 from .clients import Load, Mix
 from .cluster import PLAIN, Cluster, Node, Start, Violation, last_words
@@ -67,12 +69,15 @@ class Soak:
                     self._trouble(minutes, proxies)
                     self._load.finish()
                 self._end()
-        except Violation as violation:
+        except (Violation, KanglianError) as violation:
             self.violation = str(violation)
             (self.folder / "violation.txt").write_text(f"{violation}\nseed {self._seed}\n")
             return
-        except BaseException:
+        except (KeyboardInterrupt, SystemExit):
             shutil.rmtree(self.folder)
+            raise
+        except BaseException as error:
+            error.add_note(f"kept in {self.folder}")
             raise
         shutil.rmtree(self.folder)
 
