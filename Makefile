@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SEEDS ?= 2000
 FIRST ?= 0
+KILLS ?= 200
+MINUTES ?= 10
 
-.PHONY: setup demo test lint types imports unit slow simulate bench clean
+.PHONY: setup demo test lint types imports unit slow simulate kill9 soak bench clean
 
 setup: $(STAMP)
 
@@ -34,10 +36,16 @@ unit: setup
 	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors tests/fuzz
 
 slow: setup
-	$(BIN)/pytest -q tests/simulation tests/integration tests/e2e
+	$(BIN)/pytest -q tests/simulation tests/integration tests/e2e tests/nemesis
 
 simulate: setup
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --first $(FIRST)
+
+kill9: setup
+	$(BIN)/python -m tests.nemesis.kill9 --kills $(KILLS)
+
+soak: setup
+	$(BIN)/python -m tests.nemesis.soak --minutes $(MINUTES)
 
 bench: setup
 	$(BIN)/kanglian bench quick
