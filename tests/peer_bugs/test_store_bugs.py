@@ -11,13 +11,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from ledger.codec import encode
 from ledger.errors import InvariantError, StoreDamagedError, UnavailableError
 from ledger.store.memory import MemoryStore
 from ledger.store.port import KeyValueStore
 from node.rebuild import scrub_stores
-from node.synced import append_synced
-from node.wire import SyncedBlock
+from node.synced import FetchedBlock, append_synced
 from tests.integration.real_chains import DiskChain, grow, numbered_batch
 from tests.unit.node_core.chains import GENESIS, LocalChain, facts
 
@@ -33,8 +31,9 @@ def decided(count=LENGTH):
     items = []
     for height in range(1, count + 1):
         found = chain.writer.read_block(height)
-        wires = tuple(batch.wire for batch in found.batches)
-        items.append(SyncedBlock(encode(found.block), found.certificate, wires))
+        items.append(
+            FetchedBlock(found.block, found.header, found.certificate, tuple(found.batches))
+        )
     return chain, items
 
 
