@@ -12,11 +12,12 @@ An entry is in one of three states, read at a height:
   twice the delay; after PAROLE_BLOCKS without one it is forgotten.
 At most f entries are excluded (waiting or delayed) at once, so a correct proposer always remains;
 when there would be more, the oldest exclusion goes on parole first. Entries stand in order of their
-last demotion. Indexes belong to one validator set: a new set starts with an empty list.
+last demotion. Indexes in header h belong to V(h), its own set; where the next height has another
+set, `carried` names the same validators in that one, and those who left fall out.
 Source: architecture section 3, header; docs/format.md section 6.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from consensus.vote_book import faults_of
 from ledger import limits
@@ -80,6 +81,20 @@ def next_demotions(
         again = min(strikes.get(validator, 0) + 1, DEMOTION_STRIKES)
         entries.append(Demotion(validator, again, 0))
     return _released(entries, height=height, validator_count=validator_count)
+
+
+def carried(demotions: Demotions, before: Sequence[bytes], after: Sequence[bytes]) -> Demotions:
+    """The same entries when another set rules: `before` and `after` name the members in order.
+
+    Who stays keeps strikes and delay, so leaving and coming back in one change gains nothing.
+    """
+    if before == after:
+        return demotions
+    index_of = {name: index for index, name in enumerate(after)}
+    found = [(index_of.get(before[entry.validator]), entry) for entry in demotions]
+    return tuple(
+        Demotion(index, entry.strikes, entry.until) for index, entry in found if index is not None
+    )
 
 
 def _skipped_proposers(

@@ -5,13 +5,13 @@ are remembered. Verification runs in slices of one to two milliseconds between l
 loop, never in a thread (the interpreter lock would starve it).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
 from ledger import limits as protocol
 from ledger.batch import Batch, SignedBatch, check_batch
-from ledger.errors import Reason, Rejected
+from ledger.errors import Reason, Rejected, UnavailableError
 from ledger.ids import Address, Hash, TransactionId
 from ledger.transaction import Transaction, parse_transaction, verify_signatures
 from ledger.validators import ValidatorSet
@@ -90,7 +90,10 @@ class Admission:
 
     def _check_account(self, transaction: Transaction) -> None:
         body = transaction.body
-        account = self._executor.engine.account(self._executor.state, body.account)
+        engine, state = self._executor.engine, self._executor.state
+        account = engine.account(state, body.account)
+        if account is None:
+            account = engine.reporter(state, body, self._executor.state_tip.height + 1)
         if account is None:
             raise Rejected(Reason.UNKNOWN_ACCOUNT, account=body.account.hex())
         if account.script != (body.signer or body.account):
@@ -123,20 +126,23 @@ class Admission:
                 verified[leaf] = None
 
     async def verify_batch(
-        self, wire: bytes, signed: SignedBatch, validators: ValidatorSet
+        self, wire: bytes, signed: SignedBatch, validators_at: Callable[[int], ValidatorSet]
     ) -> Batch:
-        """A batch of a peer with every signature checked.
+        """A batch of a peer with every signature checked; its anchor says which set it is of.
 
-        Raises: Rejected; the author signed it, so the blame is the author's.
+        Raises: Rejected; the author signed it, so the blame is the author's. UnavailableError when
+            this node lags too far to know the author: the batch is pulled when a block needs it.
         """
         with self._stages.measure(Stage.DECODE):
             batch = check_batch(wire, signed, self._chain)
-        self._check_author(batch, validators)
+        self._check_author(batch, validators_at(batch.header.anchor_height + 1))
         await self._verify_all(batch.transactions)
         return batch
 
     def _check_author(self, batch: Batch, validators: ValidatorSet) -> None:
         index = validators.index_of(Address(batch.header.author))
+        if index is None and batch.header.anchor_height > self._executor.state_tip.height + 1:
+            raise UnavailableError("the author may have joined in a block that is not here yet")
         if index is None:
             raise Rejected(Reason.BAD_BATCH, "the author is no validator")
         key = validators.members[index].key

@@ -21,6 +21,7 @@ from ledger.genesis import Genesis, chain_of
 from ledger.history import EMPTY_FRONTIER, Node, history_entry
 from ledger.ids import BlockHash, Hash
 from ledger.limits import REPLAY_WINDOW_MS
+from ledger.membership import is_pending
 from ledger.merkle import root_of_entries
 from ledger.receipts import RECEIPT, RECEIPT_TAG, Status
 from ledger.replay import BUCKET_MS, ReplayWindow
@@ -148,7 +149,7 @@ class Executor:
             state_root=next_state_root(Hash(tip.state_root), writes, suite),
             receipts_root=receipts_root(_summaries(receipts, suite), suite),
             history=history,
-            must_follow=count > 0,
+            must_follow=count > 0 or is_pending(overlay.get, block.header.height),
             transactions=tip.transactions + outcome.transactions,
             operations=tip.operations + outcome.operations,
         )

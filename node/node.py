@@ -15,17 +15,16 @@ from consensus.core import Core
 from consensus.timeouts import Timeouts
 from contracts.interface import Method
 from genesis.networks import read_genesis
-from ledger.addresses import decode_text
+from ledger.addresses import AddressKind, decode_text, encode_text
 from ledger.batch import GENESIS_BATCH, Batch
 from ledger.codec import Record
 from ledger.errors import Reason, UnavailableError
-from ledger.genesis import Genesis, node_address
+from ledger.genesis import Genesis
 from ledger.ids import (
     Address,
     BatchDigest,
     GroupId,
     Height,
-    PublicKey,
     TimestampMs,
     TransactionId,
     ValidatorIndex,
@@ -45,10 +44,12 @@ from node.chain_writer import ChainWriter
 from node.clock import Clock, SystemClock
 from node.config import NodeConfig
 from node.driver import BatchArrived, Collaborators, ConsensusDriver
+from node.evidence import EvidenceKeeper
 from node.executor import DecidedBlock, Executor
 from node.identity import check_links, identify
 from node.keystore import PassphraseSource, load_key
 from node.limits import QUARANTINE_HEIGHTS
+from node.members import Members
 from node.mempool import Mempool
 from node.metrics import Metrics
 from node.queries import Queries
@@ -88,12 +89,17 @@ class RunningNode:
         self._bodies = BodyFiles(data / "bodies")
         blocks = BlockStore(self._blocks_store, self._bodies)
         self._executor = Executor(self._genesis, self._state, self._stages)
-        self._identity = identify(self._genesis, key, self._executor.chain)
+        self._members = Members(self._genesis, self._state, lambda: self.height + 1)
+        suite = self._executor.chain.suite
+        self._identity = identify(config.node, key, suite, self._members)
         self._writer = ChainWriter(self._genesis, blocks, self._executor, self._stages)
         self._mempool = Mempool()
         self._pool = BatchPool(self._bodies)
         self._queries = Queries(self._writer)
         self._admission = Admission(self._executor, self._mempool, self._clock, self._stages)
+        self._evidence = EvidenceKeeper(
+            data / "evidence", self._identity, self._writer, self._clock, self._queries.has_offence
+        )
         self._waiting: dict[TransactionId, list[trio.Event]] = {}
         self._next_block = trio.Event()
         self._log_file, voting_from = self._open_log()
@@ -102,7 +108,7 @@ class RunningNode:
         self._driver = self._make_driver(voting_from)
         self._sync = BlockSync(
             height=lambda: self._executor.state_tip.height,
-            faults=self._writer.validators.faults,
+            faults=lambda: self._writer.validators.faults,
             send=self.send,
             deliver=self._driver.post,
         )
@@ -177,9 +183,9 @@ class RunningNode:
             stages=self._stages,
             metrics=self.metrics,
             sign=self._identity.sign,
+            accuse=self._evidence.keep,
         )
-        me = self._writer.validators.index_of(self._identity.address)
-        return ConsensusDriver(core, self._log_file, parts, me, voting_from)
+        return ConsensusDriver(core, self._log_file, parts, self._identity.address, voting_from)
 
     def _make_router(self) -> Router:
         return Router(
@@ -202,18 +208,15 @@ class RunningNode:
             key=config.tls.key_file,
             authority=config.tls.authority_file,
         )
-        allowed = {
-            node_address(node): PublicKey(bytes.fromhex(node.key)) for node in self._genesis.nodes
-        }
         identity = HelloIdentity(
             genesis_hash=chain.genesis_hash,
             group=GroupId(chain.group),
             address=self._identity.address,
-            role=self._identity.node.role,
+            role=self._members.role(self._identity.address) or "observer",
             digest=chain.suite.digest,
             sign=self._identity.sign,
             verify=chain.suite.verify,
-            is_allowed=allowed.get,
+            is_allowed=self._members.is_allowed,
         )
         generator = secrets.SystemRandom()
         surroundings = Surroundings(
@@ -244,8 +247,9 @@ class RunningNode:
                 nursery.start_soon(self._sync.run)
                 nursery.start_soon(self._router.verify_batches)
                 nursery.start_soon(self._maker.run, self._log_file)
+                nursery.start_soon(self._evidence.run, self.submit, lambda: self._maker.is_author)
                 nursery.start_soon(self._expire)
-                _log.info("node_ready", node=self._identity.node.name, height=self.height)
+                _log.info("node_ready", node=self._identity.name, height=self.height)
                 task_status.started()
         finally:
             self._close()
@@ -304,6 +308,15 @@ class RunningNode:
         self._next_block = trio.Event()
         if self._waiting:
             self._wake_waiting()
+        if self._members.changes_now():
+            self._enforce_admission()
+
+    def _enforce_admission(self) -> None:
+        """End the links of those whom the height in progress no longer admits; pack if we may."""
+        for link in self._network.peers:
+            if self._members.is_allowed(link.address) is None:
+                self.ban(link.address, 1.0, "no longer a member")
+        self._maker.notify()
 
     def _wake_waiting(self) -> None:
         done = [item for item in self._waiting if self._queries.located(item)]
@@ -337,7 +350,7 @@ class RunningNode:
             group=self.chain.group,
             version=version("kanglian"),
             protocol_version=PROTOCOL_VERSION,
-            node=self._identity.node.name,
+            node=self._identity.name,
             height=tip.height,
             latest_block_hash=tip.block_hash,
             latest_block_time=tip.time,
@@ -354,16 +367,15 @@ class RunningNode:
         """All nodes of the allow-list but this one."""
         links = {link.address: link for link in self._network.peers}
         views: list[PeerView] = []
-        for node in self._genesis.nodes:
-            address = node_address(node)
+        for address in self._members.addresses():
             link = links.get(address)
             if address == self._identity.address:
                 continue
             views.append(
                 PeerView(
-                    name=node.name,
-                    address=node.address,
-                    role=node.role,
+                    name=self._members.name(address),
+                    address=encode_text(AddressKind.NODE, address),
+                    role=self._members.role(address),
                     connected=link is not None,
                     endpoint="" if link is None else f"{link.host}:{link.port}",
                     direction="" if link is None else str(link.direction),
@@ -379,8 +391,7 @@ class RunningNode:
         """Where consensus stands."""
         status = self._driver.core.status
         validators = self._writer.validators
-        names = {node_address(node): node.name for node in self._genesis.nodes}
-        ordered = [names[Address(member.address)] for member in validators.members]
+        ordered = [self._members.name(Address(item.address)) for item in validators.members]
         proposers = self._writer.proposers()
         proposer = proposers[(self._driver.height + status.round) % len(proposers)]
         excluded = [
@@ -401,6 +412,9 @@ class RunningNode:
         """Admit transactions of clients."""
         if self._sync.is_behind:
             refusal = UnavailableError("this node is catching up; use another or try again soon")
+            return [refusal for _ in wires]
+        if not self._maker.is_author:
+            refusal = UnavailableError("this node is no master now; send to one that is")
             return [refusal for _ in wires]
         answers = await self._admission.admit(wires)
         self._maker.notify()

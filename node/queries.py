@@ -3,7 +3,8 @@
 Nothing here writes. The few newest blocks are kept decoded, because most questions are about them.
 """
 
-from contracts.interface import BlockContext, Method
+from contracts.evidence import EVIDENCE_CONTRACT, OffenceQuery
+from contracts.interface import SYSTEM_MODULE, BlockContext, Method, Revert
 from ledger.batch import Batch
 from ledger.codec import Record
 from ledger.errors import Reason, Rejected, UnavailableError
@@ -144,6 +145,17 @@ class Queries:
         context = BlockContext(tip.height, tip.time)
         overlay = Overlay(self._executor.state)
         return engine.read(overlay, context, module, level, contract, view, arguments)
+
+    def has_offence(self, query: OffenceQuery) -> bool:
+        """Whether an equivocation is on record."""
+        view = self._executor.engine.method(SYSTEM_MODULE, EVIDENCE_CONTRACT, "get")
+        if view is None:
+            return False
+        try:
+            self.read(SYSTEM_MODULE, 0, EVIDENCE_CONTRACT, view, query)
+        except Revert:
+            return False
+        return True
 
     def located(self, any_id: TransactionId) -> bool:
         """Whether an id was executed."""

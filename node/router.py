@@ -15,7 +15,7 @@ from consensus.events import MessageReceived, PeerStatus
 from consensus.messages import Signed
 from ledger.batch import SignedBatch, batch_digest, decode_batch
 from ledger.codec import encode
-from ledger.errors import PeerProtocolError, Reason, Rejected
+from ledger.errors import PeerProtocolError, Reason, Rejected, UnavailableError
 from ledger.ids import Address, BatchDigest, BlockHash, Height, Round, ValidatorIndex
 from node import limits, wire
 from node.admission import Admission
@@ -143,7 +143,7 @@ class Router:
 
     def _verify(self, signed: Signed) -> None:
         message = signed.message
-        members = self._writer.validators.members
+        members = self._writer.validators_at(message.height).members
         if message.sender >= len(members):
             raise Rejected(Reason.BAD_SIGNATURE, "no such validator", index=message.sender)
         digest = wire.digest_of(message, self._writer.chain)
@@ -233,8 +233,10 @@ class Router:
             if self._writer.blocks.has_batch(arrived.digest):
                 return
             batch = await self._admission.verify_batch(
-                arrived.payload, arrived.signed, self._writer.validators
+                arrived.payload, arrived.signed, self._writer.history.at
             )
+        except UnavailableError:
+            return
         except Rejected as refusal:
             self._metrics.refused.labels(refusal.reason.value).inc()
             _log.warning("batch_refused", peer=peer.hex(), reason=str(refusal))

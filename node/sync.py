@@ -50,7 +50,7 @@ class BlockSync:
         self,
         *,
         height: Callable[[], int],
-        faults: int,
+        faults: Callable[[], int],
         send: Callable[[Address, FrameKind, bytes], bool],
         deliver: Callable[[SyncAnswer], None],
     ) -> None:
@@ -72,8 +72,8 @@ class BlockSync:
     @property
     def is_behind(self) -> bool:
         """Whether this node lags more than an ordinary moment; f liars cannot make it seem so."""
-        claims = sorted(self._tips.values(), reverse=True)
-        return len(claims) > self._faults and claims[self._faults] > self._height() + 1
+        claims, faults = sorted(self._tips.values(), reverse=True), self._faults()
+        return len(claims) > faults and claims[faults] > self._height() + 1
 
     def tip_of(self, peer: Address) -> int:
         """The last claim of a peer, 0 when there is none."""

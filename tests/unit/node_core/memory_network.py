@@ -11,8 +11,9 @@ from pathlib import Path
 import trio
 
 from consensus.core import Core
+from consensus.messages import Evidence
 from consensus.timeouts import Timeouts
-from ledger.ids import Address, BatchDigest, ValidatorIndex
+from ledger.ids import Address, BatchDigest
 from ledger.transaction import Transaction
 from node.admission import Admission
 from node.batch_maker import AuthorState, BatchMaker
@@ -71,6 +72,7 @@ class MemoryNode:
         self.disk = disk
         self.clock = TrioClock(skew_ms)
         self.sent: list[tuple[FrameKind, bytes]] = []
+        self.accused: list[Evidence] = []
         self.banned: list[tuple[Address, str]] = []
         self.peers: dict[Address, MemoryPeer] = {}
         stages = StageClock()
@@ -104,12 +106,13 @@ class MemoryNode:
             stages=stages,
             metrics=self.metrics,
             sign=self.sign,
+            accuse=self.accused.append,
         )
         core = Core(Timeouts())
-        self.driver = ConsensusDriver(core, self.log, parts, ValidatorIndex(index), voting_from)
+        self.driver = ConsensusDriver(core, self.log, parts, self.address, voting_from)
         self.sync = BlockSync(
             height=lambda: self.height,
-            faults=self.writer.validators.faults,
+            faults=lambda: self.writer.validators.faults,
             send=self.send,
             deliver=self.driver.post,
         )

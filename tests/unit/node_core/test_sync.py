@@ -22,7 +22,10 @@ class World:
     def __init__(self, tip=10):
         self.height, self.tip, self.asked = 0, tip, []
         self.sync = BlockSync(
-            height=lambda: self.height, faults=self.faults, send=self._send, deliver=self._deliver
+            height=lambda: self.height,
+            faults=lambda: self.faults,
+            send=self._send,
+            deliver=self._deliver,
         )
 
     def _send(self, peer, kind, payload):
@@ -140,7 +143,7 @@ def test_a_node_serves_what_it_has_and_nothing_beyond():
 def test_one_liar_does_not_make_a_node_of_four_think_it_lags():
     async def main():
         world = World()
-        world.sync._faults = 1
+        world.faults = 1
         world.sync.note(LIAR, 10**9)
         assert not world.sync.is_behind
         world.sync.note(HONEST, 10)
