@@ -29,11 +29,23 @@ from node.wal import EndedHeight, LoggedBatch, WriteAheadLog
 from p2p.frames import FrameKind, FrameReader, encode_frame
 from tests.unit.ledger.worlds import SUITE
 
-from .chains import PARAMETERS, TIME, VALIDATORS, LocalChain, secret_of
+from .chains import (
+    NEWCOMERS,
+    NODE_SECRETS,
+    PARAMETERS,
+    TIME,
+    VALIDATORS,
+    LocalChain,
+    node_name,
+)
 
 OPENED: list[WriteAheadLog] = []
 """Logs of nodes that did not run to their end; the fixture closes them."""
-NAMES = tuple(Address(member.address) for member in VALIDATORS.members)
+NAMES = (
+    *(Address(member.address) for member in VALIDATORS.members),
+    *(node_name(name) for name in NEWCOMERS),
+)
+"""The validators of genesis, then nodes that may be voted in."""
 
 
 class TrioClock:
@@ -62,7 +74,7 @@ class MemoryPeer:
 
 
 class MemoryNode:
-    """One validator; make it and `run` it inside trio."""
+    """One node; make it and `run` it inside trio."""
 
     def __init__(
         self, index: int, disk: LocalChain, path: Path, *, skew_ms: int = 0, voting_from: int = 0
@@ -144,7 +156,7 @@ class MemoryNode:
         return self.disk.executor.state_tip.height
 
     def sign(self, digest: bytes):
-        return SUITE.sign(secret_of(self.index), digest)
+        return SUITE.sign(NODE_SECRETS[self.address], digest)
 
     async def run(self, task_status=trio.TASK_STATUS_IGNORED) -> None:
         try:
@@ -177,6 +189,7 @@ class MemoryNode:
             for transaction in batch.transactions:
                 self.mempool.remove(transaction.id)
         self.pool.remove([batch.digest for batch in block.batches])
+        self.maker.notify()
 
     # What the driver needs of the network.
 
