@@ -45,7 +45,8 @@ _log = structlog.get_logger("evidence")
 class _Held:
     report: Report
     path: Path
-    due_ms: int
+    due_ms: int | None = None
+    """When it is this node's turn; known once the block of its height is executed."""
 
 
 class EvidenceKeeper:
@@ -97,8 +98,7 @@ class EvidenceKeeper:
         self._hold(report, path)
 
     def _hold(self, report: Report, path: Path) -> None:
-        due_ms = self._clock.now_ms() + TURN_MS * self._turn(report.first.height)
-        self._held[report.first.slot] = _Held(report, path, due_ms)
+        self._held[report.first.slot] = _Held(report, path)
         self._news.set()
 
     def _turn(self, height: int) -> int:
@@ -138,12 +138,14 @@ class EvidenceKeeper:
 
     async def _report_due(self, admit: Admit) -> None:
         now_ms = self._clock.now_ms()
-        due = [
-            held
-            for held in self._held.values()
-            if held.due_ms <= now_ms and held.report.first.height <= self._writer.tip.height
-        ]
-        for held in due:
+        for held in list(self._held.values()):
+            height = held.report.first.height
+            if height > self._writer.tip.height:
+                continue
+            if held.due_ms is None:
+                held.due_ms = now_ms + TURN_MS * self._turn(height)
+            if held.due_ms > now_ms:
+                continue
             held.due_ms = now_ms + VALID_FOR_MS
             (answer,) = await admit([self._transaction(held.report, now_ms)])
             if isinstance(answer, Exception):

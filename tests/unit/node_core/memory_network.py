@@ -85,6 +85,7 @@ class MemoryNode:
         self.clock = TrioClock(skew_ms)
         self.sent: list[tuple[FrameKind, bytes]] = []
         self.accused: list[Evidence] = []
+        self.on_accused: Callable[[Evidence], None] = lambda _evidence: None
         self.banned: list[tuple[Address, str]] = []
         self.peers: dict[Address, MemoryPeer] = {}
         stages = StageClock()
@@ -118,7 +119,7 @@ class MemoryNode:
             stages=stages,
             metrics=self.metrics,
             sign=self.sign,
-            accuse=self.accused.append,
+            accuse=self._accuse,
         )
         core = Core(Timeouts())
         self.driver = ConsensusDriver(core, self.log, parts, self.address, voting_from)
@@ -175,6 +176,10 @@ class MemoryNode:
         for transaction in transactions:
             self.mempool.add(transaction)
         self.maker.notify()
+
+    def _accuse(self, evidence: Evidence) -> None:
+        self.accused.append(evidence)
+        self.on_accused(evidence)
 
     def _end_height(self, height: int) -> None:
         state = self.maker.state
