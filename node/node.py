@@ -30,7 +30,7 @@ from ledger.ids import (
     ValidatorIndex,
 )
 from ledger.limits import PROTOCOL_VERSION
-from ledger.proof import RegistrationProof
+from ledger.proof import Proof
 from ledger.store.blocks import BlockStore
 from ledger.store.bodies import BodyFiles
 from ledger.store.leveldb import LevelStore
@@ -460,7 +460,7 @@ class RunningNode:
         """The height of a block hash."""
         return self._writer.blocks.height_of(block_hash)
 
-    def proof(self, any_id: bytes) -> RegistrationProof | None:
+    def proof(self, any_id: bytes) -> Proof | None:
         """The proof of a transaction or operation."""
         return self._queries.proof(any_id)
 

@@ -6,13 +6,15 @@ Nothing here writes. The few newest blocks are kept decoded, because most questi
 from contracts.evidence import EVIDENCE_CONTRACT, OffenceQuery
 from contracts.interface import SYSTEM_MODULE, BlockContext, Method, Revert
 from ledger.batch import Batch
+from ledger.block import BLOCK
 from ledger.codec import Record
-from ledger.errors import Reason, Rejected, UnavailableError
+from ledger.errors import Reason, Rejected, UnavailableError, invariant
 from ledger.ids import TransactionId
-from ledger.proof import RegistrationProof
+from ledger.proof import Proof, RegistrationProof, anchored
 from ledger.receipts import RECEIPT, Receipt, Status
 from ledger.state import Overlay
 from ledger.store.results import Locator
+from ledger.succession import ValidatorChange, describe_change
 from ledger.transaction import Transaction, operation_ids
 from node import limits
 from node.chain_writer import ChainWriter
@@ -100,7 +102,7 @@ class Queries:
                 return result.receipts
         return ()
 
-    def proof(self, any_id: bytes) -> RegistrationProof | None:
+    def proof(self, any_id: bytes) -> Proof | None:
         """The proof of a transaction or operation.
 
         Raises: UnavailableError while the next header does not exist, Rejected(NOT_SUCCESSFUL).
@@ -119,7 +121,7 @@ class Queries:
         if receipt.status != Status.OK:
             raise Rejected(Reason.NOT_SUCCESSFUL, status=Status(receipt.status).name)
         results = self._executor.state.receipts(locator.height)
-        return RegistrationProof.build(
+        proof = RegistrationProof.build(
             chain=self._writer.chain,
             batches=block.batches,
             transaction_id=transaction.id,
@@ -130,6 +132,19 @@ class Queries:
             next_header=following.header_bytes,
             next_certificate=following.certificate,
         )
+        return anchored(proof, self._changes(locator.height + 1))
+
+    def _changes(self, height: int) -> list[ValidatorChange]:
+        """Every change of the validators up to a height, from the newest block before it held."""
+        history = self._writer.history
+        found: list[ValidatorChange] = []
+        for first in history.changes(height):
+            stored = self._writer.blocks.block(first - 1)
+            invariant(stored is not None, "a set rules from an executed block on")
+            if stored is not None:
+                header = BLOCK.decode(stored.block).header
+                found.append(describe_change(header, stored.certificate, history.at(first)))
+        return found
 
     def read(
         self, module: str, level: int, contract: str, view: Method, arguments: Record
