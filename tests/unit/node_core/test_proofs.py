@@ -3,14 +3,26 @@
 import msgspec
 import pytest
 
-from ledger.block import BLOCK
+from contracts.changes import Change
+from ledger.block import BLOCK, HEADER, block_hash
+from ledger.codec import encode
 from ledger.errors import KanglianError, Reason, Rejected
 from ledger.proof import AnchoredProof, RegistrationProof, parse_proof, verify_registration
 from ledger.succession import describe_change
+from ledger.validators import Validator, validator_set
 from ledger.votes import CERTIFICATE
 from node.queries import Queries
+from tests.unit.ledger.worlds import SUITE, key
 
-from .chains import GENESIS, LocalChain, certify_by, make_transaction, register
+from .chains import (
+    GENESIS,
+    NEWCOMERS,
+    LocalChain,
+    certify_by,
+    make_transaction,
+    node_name,
+    register,
+)
 from .test_membership import JOIN, LEAVE, govern
 
 
@@ -138,3 +150,36 @@ def test_every_altered_byte_of_the_changes_is_noticed():
         changed = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
         with pytest.raises(KanglianError):
             verify_registration(parse_proof(changed), GENESIS)
+
+
+def test_a_set_that_no_ruling_set_committed_to_cannot_certify_the_next_header():
+    """The newcomer's friends name themselves and sign what they like."""
+    proof = WORLD.proof(WORLD.joined - 1)
+    (change,) = proof.changes
+    friends = validator_set(Validator(node_name(name), key(name)) for name in NEWCOMERS[4:8])
+    header = HEADER.decode(bytes.fromhex(proof.registration.next_header))
+    forged = encode(msgspec.structs.replace(header, validators_hash=friends.hash(SUITE)))
+    certificate = certify_by(friends, block_hash(forged, SUITE), WORLD.joined)
+    own = describe_change(bytes.fromhex(change.header), bytes.fromhex(change.certificate), friends)
+    registration = msgspec.structs.replace(
+        proof.registration, next_header=forged.hex(), next_certificate=certificate.hex()
+    )
+    altered = msgspec.structs.replace(proof, changes=(own,), registration=registration)
+    with pytest.raises(Rejected, match="commits to other validators"):
+        verify_registration(altered, GENESIS)
+
+
+def test_changes_cannot_go_in_a_circle():
+    chain = LocalChain()
+    govern(chain, 500, JOIN)
+    chain.decide()
+    chain.decide()
+    govern(chain, 600, Change("remove", JOIN.node))
+    for number in range(1, 5):
+        (receipt,) = chain.run(make_transaction(register(number), number, is_signed=True))
+    chain.decide()
+    proof = Queries(chain.writer).proof(receipt.id)
+    assert verify_registration(proof, GENESIS)
+    circle = msgspec.structs.replace(proof, changes=proof.changes * 2)
+    with pytest.raises(Rejected, match="must ascend"):
+        verify_registration(circle, GENESIS)
