@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from contracts.interface import ACCOUNT, ACCOUNTS_CONTRACT, Account, Context, Contract, method
+from ledger import membership
 from ledger.addresses import decode_text
 from ledger.codec import Record, Schema
 from ledger.genesis import Genesis, node_address
 from ledger.ids import Bytes32, Name
-from ledger.state import Map
+from ledger.state import Map, namespace_prefix
 
 ACCOUNTS = "account"
 ORGANISATIONS = "organisation"
@@ -72,7 +73,16 @@ class AccountAdded(Record, frozen=True):
 
 
 _ORGANISATION = Schema(OrganisationRecord, max_bytes=1_024)
+_ORGANISATION_PREFIX = (
+    namespace_prefix(membership.SYSTEM_MODULE, 0)
+    + f"{ACCOUNTS_CONTRACT}\0{ORGANISATIONS}\0".encode()
+)
 _NODE = Schema(NodeRecord, max_bytes=1_024)
+
+
+def has_organisation(context: Context, organisation: str) -> bool:
+    """Whether the chain knows an organisation; for the other common contracts."""
+    return context.look_up(_ORGANISATION_PREFIX + organisation.encode()) is not None
 
 
 def accounts_of(context: Context) -> Map[Account]:
@@ -103,6 +113,10 @@ def _organisation(context: Context, arguments: OrganisationQuery) -> Organisatio
 
 
 def _node(context: Context, arguments: NodeQuery) -> NodeRecord:
+    member = membership.find_node(context.look_up, arguments.node)
+    if member is not None:
+        role = member.role_at(context.block.height + 1)
+        return NodeRecord(member.name, member.key, member.organisation, role)
     found = context.map(NODES, _NODE).get(arguments.node)
     return context.refuse("NOT_FOUND") if found is None else found
 
@@ -113,7 +127,8 @@ def install_genesis(context: Context, genesis: Genesis) -> None:
     for organisation in genesis.organisations:
         organisations.put(organisation.id.encode(), OrganisationRecord(organisation.name))
     nodes = context.map(NODES, _NODE)
-    for node in genesis.nodes:
+    # Where members can change, contract membership holds the nodes, and nobody else.
+    for node in () if membership.has_membership(genesis) else genesis.nodes:
         record = NodeRecord(node.name, bytes.fromhex(node.key), node.organisation, node.role)
         nodes.put(node_address(node), record)
     accounts = accounts_of(context)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from contracts import accounts, data_index
+from contracts import accounts, data_index, evidence, membership
 from contracts.interface import (
     ACCOUNT,
     ACCOUNTS_CONTRACT,
@@ -31,13 +31,22 @@ from ledger.codec import Record, encode
 from ledger.errors import InvariantError, Reason, Rejected
 from ledger.genesis import Genesis, Module
 from ledger.ids import Address, TransactionId
+from ledger.membership import MEMBERSHIP_CONTRACT, find_node
 from ledger.receipts import Receipt, Status
 from ledger.replay import NO_NAMESPACE, ReplayEntry, ReplayWindow
 from ledger.state import Overlay, StateReader
 from ledger.store.results import Locator
-from ledger.transaction import Call, Chain, Transaction, operation_ids
+from ledger.transaction import Call, Chain, Transaction, TransactionBody, operation_ids
 
-NATIVE = {contract.name: contract for contract in (accounts.CONTRACT, data_index.CONTRACT)}
+NATIVE = {
+    contract.name: contract
+    for contract in (
+        accounts.CONTRACT,
+        data_index.CONTRACT,
+        evidence.CONTRACT,
+        membership.CONTRACT,
+    )
+}
 _NOBODY = Address(bytes(32))
 _NO_OPERATION = TransactionId(bytes(32))
 # Bound: decoded accounts by their bytes, about 1 MB; few organisations sign most transactions.
@@ -84,7 +93,7 @@ class _Namespace:
     ) -> None:
         self.contracts = found
         self.methods: dict[tuple[str, str], tuple[Method, Scope]] = {
-            (contract.name, name): (method, scope_of(chain.suite, module, level, contract.name))
+            (contract.name, name): (method, scope_of(chain, module, level, contract.name))
             for contract in found.values()
             for name, method in contract.methods.items()
         }
@@ -106,7 +115,11 @@ class Engine:
         system = self._namespaces.get((SYSTEM_MODULE, 0))
         if system is None or ACCOUNTS_CONTRACT not in system.contracts:
             raise Rejected(Reason.BAD_GENESIS, "module system must hold contract accounts")
-        self._system = scope_of(chain.suite, SYSTEM_MODULE, 0, ACCOUNTS_CONTRACT)
+        self._can_change = MEMBERSHIP_CONTRACT in system.contracts
+        self._takes_evidence = evidence.EVIDENCE_CONTRACT in system.contracts
+        if self._takes_evidence and not self._can_change:
+            raise Rejected(Reason.BAD_GENESIS, "contract evidence needs contract membership")
+        self._system = scope_of(chain, SYSTEM_MODULE, 0, ACCOUNTS_CONTRACT)
         self._accounts_prefix = self._system.prefix + accounts.ACCOUNTS.encode() + b"\0"
 
     def install(self, overlay: Overlay, genesis: Genesis) -> None:
@@ -114,6 +127,10 @@ class Engine:
         block = BlockContext(height=0, time=genesis.time)
         context = Context(self._system, overlay, block, _NOBODY, None, _NO_OPERATION)
         accounts.install_genesis(context, genesis)
+        if self._can_change:
+            scope = scope_of(self._chain, SYSTEM_MODULE, 0, MEMBERSHIP_CONTRACT)
+            context = Context(scope, overlay, block, _NOBODY, None, _NO_OPERATION)
+            membership.install_genesis(context, genesis)
         overlay.keep()
 
     def has_namespace(self, module: str, level: int) -> bool:
@@ -133,6 +150,22 @@ class Engine:
             self._decoded[data] = found
         return found
 
+    def reporter(
+        self, state: Overlay | StateReader, body: TransactionBody, height: int
+    ) -> Account | None:
+        """A node of the allow-list, for the one method that nodes may send: to report evidence."""
+        payload = body.payload
+        is_report = (
+            self._takes_evidence
+            and isinstance(payload, Call)
+            and (body.module, body.level) == (SYSTEM_MODULE, 0)
+            and (payload.contract, payload.method) == (evidence.EVIDENCE_CONTRACT, evidence.REPORT)
+        )
+        node = find_node(state.get, body.account) if is_report else None
+        if node is None or not node.role_at(height):
+            return None
+        return Account(node.organisation, "node", body.account)
+
     def execute(
         self,
         overlay: Overlay,
@@ -145,6 +178,8 @@ class Engine:
         """Run one transaction: keep or drop its writes, add its receipts to `outcome`."""
         body = transaction.body
         identity = self.account(overlay, body.account)
+        if identity is None:
+            identity = self.reporter(overlay, body, block.height)
         key = body.module, body.level
         namespace = self._namespaces.get(key)
         status = _admission(namespace, identity, window, block, transaction)
@@ -199,7 +234,7 @@ class Engine:
 
         Raises: Revert when the contract refuses.
         """
-        scope = scope_of(self._chain.suite, module, level, contract)
+        scope = scope_of(self._chain, module, level, contract)
         context = Context(scope, overlay, block, _NOBODY, None, _NO_OPERATION)
         return view.run(context, arguments)
 

@@ -13,14 +13,15 @@ from typing import Any, NoReturn, TypeVar
 from ledger import limits
 from ledger.codec import Record, Schema, encode
 from ledger.crypto.suite import CryptoSuite
-from ledger.errors import InvariantError, KanglianError, Reason, Rejected
+from ledger.errors import InvariantError, KanglianError, Reason, Rejected, invariant
 from ledger.ids import Address, TransactionId
+from ledger.membership import SYSTEM_MODULE
 from ledger.receipts import Event
 from ledger.state import Log, Map, Overlay, namespace_prefix
+from ledger.transaction import Chain
 
 V = TypeVar("V")
 
-SYSTEM_MODULE = "system"
 ACCOUNTS_CONTRACT = "accounts"
 
 
@@ -41,6 +42,7 @@ class Account(Record, frozen=True):
 
 
 ACCOUNT = Schema(Account, max_bytes=1_024)
+_COMMON = namespace_prefix(SYSTEM_MODULE, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,16 @@ class BlockContext:
 class Scope:
     """Where a contract runs: its namespace, and the prefix of all its keys."""
 
-    suite: CryptoSuite
+    chain: Chain
     level: int
     contract: str
     prefix: bytes
 
 
-def scope_of(suite: CryptoSuite, module: str, level: int, contract: str) -> Scope:
+def scope_of(chain: Chain, module: str, level: int, contract: str) -> Scope:
     """The scope of a contract in a namespace."""
     prefix = namespace_prefix(module, level) + contract.encode() + b"\0"
-    return Scope(suite, level, contract, prefix)
+    return Scope(chain, level, contract, prefix)
 
 
 class Context:
@@ -76,6 +78,7 @@ class Context:
         "account",
         "arguments",
         "block",
+        "chain",
         "contract",
         "events",
         "identity",
@@ -96,7 +99,8 @@ class Context:
     ) -> None:
         self._overlay = overlay
         self._prefix = scope.prefix
-        self.suite = scope.suite
+        self.chain = scope.chain
+        self.suite: CryptoSuite = scope.chain.suite
         self.level = scope.level
         self.contract = scope.contract
         self.block = block
@@ -119,6 +123,11 @@ class Context:
     def map(self, name: str, schema: Schema[V]) -> Map[V]:
         """A map of this contract in this namespace."""
         return Map(self._overlay, self._prefix + name.encode() + b"\0", schema)
+
+    def look_up(self, key: bytes) -> bytes | None:
+        """A value of the common namespace (system, 0), which every node holds; never written so."""
+        invariant(key.startswith(_COMMON), "a contract reads its own namespace and the common one")
+        return self._overlay.get(key)
 
     def log(self, name: str, schema: Schema[V]) -> Log[V]:
         """A log of this contract in this namespace."""

@@ -56,7 +56,7 @@ _ORGANISATIONS = (
 _MODULES = (
     Module(name="archive", max_level=3, contracts=("data_index",)),
     Module(name="emr", max_level=3, contracts=("data_index",)),
-    Module(name="system", max_level=0, contracts=("accounts",)),
+    Module(name="system", max_level=0, contracts=("accounts", "evidence", "membership")),
     Module(name="trial", max_level=3, contracts=("data_index",)),
 )
 

@@ -51,14 +51,17 @@ def derive_header(
     chain: Chain,
     tip: Tip,
     validators: ValidatorSet,
+    next_validators: ValidatorSet,
     certificate: bytes,
     batches: Sequence[Batch],
     choice: Choice,
 ) -> Header:
-    """The only valid header after `tip` for these batches and this choice."""
+    """The only valid header after `tip` for these batches and this choice.
+
+    `validators` rule its height, `next_validators` the one after.
+    """
     suite = chain.suite
     empty = empty_root(suite)
-    members = validators.hash(suite)
     return Header(
         version=limits.PROTOCOL_VERSION,
         group=chain.group,
@@ -66,8 +69,8 @@ def derive_header(
         previous_hash=tip.block_hash,
         time=choice.time,
         proposer=choice.proposer,
-        validators_hash=members,
-        next_validators_hash=members,
+        validators_hash=validators.hash(suite),
+        next_validators_hash=next_validators.hash(suite),
         topology_hash=validators.topology_hash(suite),
         batches_root=batches_root(batches, suite),
         stamps_root=empty,

@@ -57,6 +57,8 @@ class Reason(StrEnum):
     """A block breaks a rule of the chain; the fact `rule` names it."""
     BAD_CERTIFICATE = "bad_certificate"
     """A certificate does not prove a decision of the validator set."""
+    BAD_EVIDENCE = "bad_evidence"
+    """Two statements do not convict a validator."""
     BAD_PROOF = "bad_proof"
     """A proof does not lead to the claimed root, or has unused or missing parts."""
     BAD_OPENING = "bad_opening"

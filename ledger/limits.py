@@ -35,6 +35,22 @@ CERTIFICATE_BYTES = 16 * KIB
 """128 validators with 68 bytes each, and the fixed part."""
 VALIDATORS = 128
 """More than any flat or hierarchical voting set that the design allows."""
+FLAT_VALIDATORS = 15
+"""Votes of 15 nodes reach everyone directly; more masters need the hierarchy."""
+NODES = 1_000
+"""Nodes that ever stood on the allow-list of a chain, as many as genesis may name."""
+CHANGES = 16
+"""Changes of one set: a whole flat network and one more; a record stays under 4 KiB."""
+PROPOSALS = 64
+"""Open proposals of a chain; a page that people can still read."""
+PROPOSALS_PER_ORGANISATION = 4
+"""So that no few organisations can keep the others from proposing."""
+PROPOSAL_LIFETIME_MS = 7 * 86_400_000
+"""A week: a vote that nobody joined by then has found no support."""
+EVIDENCE_HEIGHTS = 10_000
+"""How far back an equivocation can be reported: an hour and a half of blocks under load."""
+EVIDENCE_BYTES = 1 * KIB
+"""Two signed statements of about 130 bytes, and who reported them."""
 RECEIPT_BYTES = 40 * KIB
 """Events and return value of one operation, with their own limits below."""
 RETURN_BYTES = 8 * KIB

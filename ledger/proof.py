@@ -43,7 +43,7 @@ from ledger.data_index import (
     parse_canonical_json,
 )
 from ledger.errors import InvariantError, Reason, Rejected, invariant
-from ledger.genesis import Genesis, chain_of, genesis_validators
+from ledger.genesis import Genesis, chain_of
 from ledger.ids import (
     Address,
     BroadcastLevel,
@@ -64,6 +64,7 @@ from ledger.merkle import (
 )
 from ledger.receipts import RECEIPT, RECEIPT_TAG, Status
 from ledger.steps import finish
+from ledger.succession import Hex, Succession, ValidatorChange, certified_header, follow
 from ledger.transaction import (
     Call,
     Chain,
@@ -72,18 +73,18 @@ from ledger.transaction import (
     parse_transaction,
     verify_signatures,
 )
-from ledger.validators import ValidatorSet
-from ledger.votes import CERTIFICATE, verify_certificate
 
 PROOF_FORMAT = "kanglian-proof/1"
-PROOF_BYTES = 2 * limits.MIB
-"""Twice (hexadecimal) an envelope, two headers and certificates, a receipt; 20 KiB of paths."""
+ANCHORED_FORMAT = "kanglian-proof/2"
+PROOF_CHANGES = 512
+"""Two changes of validators a week for five years; then a newer genesis or anchor is due."""
+PROOF_BYTES = 4 * limits.MIB
+"""Twice (hexadecimal) an envelope, two headers and certificates, a receipt, 20 KiB of paths; and
+512 changes of fifteen validators with 5 KiB each."""
 
 JSON_INT_MAX = 2**53 - 1
 """Integers of a document stay exact in every JSON reader (RFC 8259 section 6)."""
 
-# Possessive `++`: a megabyte of digits is matched without a stack of ways back.
-Hex = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{2})++\Z")]
 JsonCount = Annotated[int, Meta(ge=0, le=JSON_INT_MAX)]
 Namespace = tuple[str, int]
 
@@ -243,33 +244,57 @@ class RegistrationProof(Document, frozen=True):
         return canonical_json(self)
 
 
-def parse_proof(data: bytes) -> RegistrationProof:
+class AnchoredProof(Document, frozen=True):
+    """A proof of a height that other validators than those of genesis rule.
+
+    `changes` lead from genesis to the validators of h + 1, none left out and none beyond.
+    """
+
+    format: Literal["kanglian-proof/2"]
+    changes: Annotated[tuple[ValidatorChange, ...], Meta(min_length=1, max_length=PROOF_CHANGES)]
+    registration: RegistrationProof
+
+    def to_json(self) -> bytes:
+        """The canonical JSON form, without a final newline."""
+        return canonical_json(self)
+
+
+Proof = RegistrationProof | AnchoredProof
+
+
+def anchored(proof: RegistrationProof, changes: Sequence[ValidatorChange]) -> Proof:
+    """The proof with the changes of validators up to height h + 1, where there are any."""
+    if not changes:
+        return proof
+    return AnchoredProof(format=ANCHORED_FORMAT, changes=tuple(changes), registration=proof)
+
+
+def parse_proof(data: bytes) -> Proof:
     """The proof of canonical JSON; one newline may follow it. Nothing is verified yet.
 
     Raises: Rejected(TOO_LARGE | BAD_PROOF).
     """
-    return parse_canonical_json(
-        data, RegistrationProof, max_bytes=PROOF_BYTES, reason=Reason.BAD_PROOF
-    )
+    # Members of the canonical form ascend by name, so the first one tells the two forms apart.
+    kind = AnchoredProof if data.startswith(b'{"changes":') else RegistrationProof
+    return parse_canonical_json(data, kind, max_bytes=PROOF_BYTES, reason=Reason.BAD_PROOF)
 
 
-def verify_registration(proof: RegistrationProof, genesis: Genesis) -> Verdict:
+def verify_registration(document: Proof, genesis: Genesis) -> Verdict:
     """Check a proof against the chain that `genesis` names, from nothing else.
 
     Raises: Rejected with the reason of the first broken step; NOT_SUCCESSFUL, with the status, when
         everything holds but the operation failed.  Cost: one V per signature of the transaction and
-        of both certificates.
+        of every certificate.
     """
     chain = chain_of(genesis)
-    validators = genesis_validators(genesis)
+    proof, changes = _parts(document)
     transaction = parse_transaction(bytes.fromhex(proof.transaction), chain)
     verify_signatures(transaction, chain)
     if proof.operation >= len(transaction.operations):
         raise Rejected(Reason.BAD_PROOF, "no such operation", operation=proof.operation)
     operation = operation_ids(transaction, chain.suite)[proof.operation]
     call = transaction.operations[proof.operation]
-    header = _certified_header(proof.header, proof.certificate, validators, chain)
-    following = _certified_header(proof.next_header, proof.next_certificate, validators, chain)
+    header, following = _certified_headers(proof, follow(changes, genesis, chain), chain)
     if following.previous_hash != block_hash(bytes.fromhex(proof.header), chain.suite):
         raise Rejected(Reason.BAD_PROOF, "the headers do not follow one another")
     if following.height != header.height + 1:
@@ -294,26 +319,22 @@ def verify_registration(proof: RegistrationProof, genesis: Genesis) -> Verdict:
     )
 
 
-def _certified_header(
-    header_hex: str, certificate_hex: str, validators: ValidatorSet, chain: Chain
-) -> Header:
-    data = bytes.fromhex(header_hex)
-    header = HEADER.decode(data)
-    if header.version != limits.PROTOCOL_VERSION:
-        raise Rejected(Reason.UNSUPPORTED_VERSION, "header", version=header.version)
-    if header.group != chain.group:
-        raise Rejected(Reason.WRONG_CHAIN, "header", group=header.group)
-    # Protocol version 1 keeps the validators of genesis; another set has no certified origin here.
-    if header.validators_hash != validators.hash(chain.suite):
-        raise Rejected(Reason.BAD_CERTIFICATE, "not the validators of genesis")
-    certificate = CERTIFICATE.decode(bytes.fromhex(certificate_hex))
-    if certificate.height != header.height:
-        raise Rejected(Reason.BAD_CERTIFICATE, "another height", height=certificate.height)
-    if certificate.block_hash != block_hash(data, chain.suite):
-        raise Rejected(Reason.BAD_CERTIFICATE, "another block", height=certificate.height)
-    # The votes name genesis hash and group, so a header of another chain ends here.
-    verify_certificate(certificate, validators, chain)
-    return header
+def _parts(document: Proof) -> tuple[RegistrationProof, tuple[ValidatorChange, ...]]:
+    if isinstance(document, AnchoredProof):
+        return document.registration, document.changes
+    return document, ()
+
+
+def _certified_headers(
+    proof: RegistrationProof, succession: Succession, chain: Chain
+) -> tuple[Header, Header]:
+    """Both headers, each by the set of its own height; the succession reaches no further."""
+    height = HEADER.decode(bytes.fromhex(proof.header)).height
+    if succession.sets[-1][0] > height + 1:
+        raise Rejected(Reason.BAD_PROOF, "a change of validators beyond the proof", height=height)
+    now, after = succession.at(height), succession.at(height + 1)
+    header = certified_header(proof.header, proof.certificate, now, chain)
+    return header, certified_header(proof.next_header, proof.next_certificate, after, chain)
 
 
 def _batches_root(proof: RegistrationProof, transaction: Transaction, chain: Chain) -> bytes:

@@ -56,13 +56,18 @@ class ValidatorSet:
                 return ValidatorIndex(index)
         return None
 
+    @property
+    def addresses(self) -> tuple[bytes, ...]:
+        """The node addresses of the members in their order."""
+        return tuple(member.address for member in self.members)
+
     def hash(self, suite: CryptoSuite) -> Hash:
         """What a header commits to."""
         return suite_hash(suite, VALIDATORS_TAG, encode(self.members))
 
     def topology_hash(self, suite: CryptoSuite) -> Hash:
         """The hash of the flat topology, the only mode of protocol version 1."""
-        topology = Topology(mode=0, masters=tuple(member.address for member in self.members))
+        topology = Topology(mode=0, masters=self.addresses)
         return suite_hash(suite, TOPOLOGY_TAG, encode(topology))
 
 

@@ -12,7 +12,7 @@ import trio
 
 from ledger import limits as protocol
 from ledger.batch import Batch, SignedBatch
-from ledger.errors import Reason, Rejected
+from ledger.errors import Reason, Rejected, UnavailableError
 from ledger.ids import Address, Hash, TransactionId
 from ledger.transaction import (
     Transaction,
@@ -164,7 +164,10 @@ class Admission:
 
     def _check_account(self, transaction: Transaction) -> None:
         body = transaction.body
-        account = self._executor.engine.account(self._executor.state, body.account)
+        engine, state = self._executor.engine, self._executor.state
+        account = engine.account(state, body.account)
+        if account is None:
+            account = engine.reporter(state, body, self._executor.state_tip.height + 1)
         if account is None:
             raise Rejected(Reason.UNKNOWN_ACCOUNT, account=body.account.hex())
         if account.script != (body.signer or body.account):
@@ -195,15 +198,16 @@ class Admission:
                 verified[leaf] = None
 
     async def verify_batch(
-        self, wire: bytes, signed: SignedBatch, validators: ValidatorSet
+        self, wire: bytes, signed: SignedBatch, validators_at: Callable[[int], ValidatorSet]
     ) -> Batch:
-        """A batch of a peer with every signature checked.
+        """A batch of a peer with every signature checked; its anchor says which set it is of.
 
-        Raises: Rejected; the author signed it, so the blame is the author's.
+        Raises: Rejected; the author signed it, so the blame is the author's. UnavailableError when
+            this node lags too far to know the author: the batch is pulled when a block needs it.
         """
         measure = self._stages.measure(Stage.DECODE)
         batch = await parse_in_steps(wire, signed, self._chain, measure)
-        self._check_author(batch, validators)
+        self._check_author(batch, validators_at(batch.header.anchor_height + 1))
         for group in _by_signatures(batch.transactions):
             with self._stages.measure(Stage.SIGNATURE):
                 self._verify_slice(group)
@@ -212,6 +216,8 @@ class Admission:
 
     def _check_author(self, batch: Batch, validators: ValidatorSet) -> None:
         index = validators.index_of(Address(batch.header.author))
+        if index is None and batch.header.anchor_height > self._executor.state_tip.height + 1:
+            raise UnavailableError("the author may have joined in a block that is not here yet")
         if index is None:
             raise Rejected(Reason.BAD_BATCH, "the author is no validator")
         key = validators.members[index].key

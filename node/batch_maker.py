@@ -76,7 +76,7 @@ class BatchMaker:
             self._wake = trio.Event()
             if not self._is_full():
                 await trio.sleep_until(self._due())
-            while self._mempool.waiting:
+            while self._mempool.waiting and self.is_author:
                 with self._stages.measure(Stage.DISSEMINATION):
                     self._made_at = trio.current_time()
                     taken = self._mempool.take(
@@ -87,8 +87,13 @@ class BatchMaker:
                 await trio.lowlevel.checkpoint()
                 if not self._is_full():
                     break
-            if self._mempool.waiting:
+            if self._mempool.waiting and self.is_author:
                 self._wake.set()
+
+    @property
+    def is_author(self) -> bool:
+        """Whether others take this node's batches: whether it votes at the next height."""
+        return self._writer.validators.index_of(self._address) is not None
 
     def _due(self) -> float:
         """A short wait after a pause, a steady beat under load."""

@@ -7,14 +7,15 @@ Source: architecture section 5; research consensus-reliability section 1.5.
 
 from collections.abc import Callable, Sequence
 
-from consensus.proposer import eligible, next_demotions
+from consensus.proposer import Demotions, carried, eligible, next_demotions
 from ledger.batch import Batch, parse_batch
-from ledger.block import BLOCK, HEADER, Block, Demotion, Header, block_hash
+from ledger.block import BLOCK, HEADER, Block, Header, block_hash
 from ledger.chain import Choice, Tip, check_contents, check_header, derive_header
 from ledger.codec import encode
 from ledger.errors import Reason, Rejected, Store, StoreDamagedError, invariant
-from ledger.genesis import Genesis, genesis_validators
+from ledger.genesis import Genesis
 from ledger.ids import BlockHash, Height, Round, ValidatorIndex
+from ledger.membership import EFFECTIVE_AFTER, ValidatorHistory
 from ledger.store.blocks import BlockStore, StoredBlock
 from ledger.store.port import Place
 from ledger.validators import ValidatorSet
@@ -34,11 +35,11 @@ class ChainWriter:
         self.chain = executor.chain
         self.blocks = blocks
         self.executor = executor
-        self.validators: ValidatorSet = genesis_validators(genesis)
+        self.history = ValidatorHistory(genesis, executor.state.get)
         self.certificate = b""
         self._stages = stages
-        self._demotions: tuple[Demotion, ...] = ()
-        self._demotions_before: tuple[Demotion, ...] = ()
+        self._demotions: Demotions = ()
+        self._demotions_before: Demotions = ()
         self._listeners: list[Callable[[DecidedBlock], None]] = []
 
     @property
@@ -46,18 +47,29 @@ class ChainWriter:
         """The newest executed block."""
         return self.executor.tip
 
+    @property
+    def validators(self) -> ValidatorSet:
+        """The set that rules the next height."""
+        return self.history.at(self.tip.height + 1)
+
+    def validators_at(self, height: int) -> ValidatorSet:
+        """The set that rules a height: of the past, the next or the one after, not beyond."""
+        invariant(height <= self.tip.height + EFFECTIVE_AFTER, "that set is not decided yet")
+        return self.history.at(height)
+
     def on_block(self, listener: Callable[[DecidedBlock], None]) -> None:
         """Call `listener` after each executed and durable block."""
         self._listeners.append(listener)
 
     def proposers(self) -> tuple[ValidatorIndex, ...]:
         """Who proposes at the next height, in order: all but the demoted."""
-        return eligible(len(self.validators.members), self._demotions, Height(self.tip.height + 1))
+        return self._eligible(self._demotions, self.tip.height + 1)
 
-    @property
-    def demoted(self) -> tuple[Demotion, ...]:
-        """The demotion list that rules the next height."""
-        return self._demotions
+    def _eligible(self, demotions: Demotions, height: int) -> tuple[ValidatorIndex, ...]:
+        """The proposers of a height under the list of the header before it."""
+        rulers = self.history.at(height)
+        ruling = carried(demotions, self.history.at(height - 1).addresses, rulers.addresses)
+        return eligible(len(rulers.members), ruling, Height(height))
 
     async def recover(self, log: WriteAheadLog | None, end_height: Callable[[int], None]) -> None:
         """Execute what was decided but not executed; say what the log must know.
@@ -144,21 +156,24 @@ class ChainWriter:
         self, certificate: bytes, proposer: int, time: int, batches: Sequence[Batch]
     ) -> Header:
         choice = Choice(proposer, time, self._next_demotions(certificate))
-        return derive_header(self.chain, self.tip, self.validators, certificate, batches, choice)
+        now, after = self.validators, self.history.at(self.tip.height + 2)
+        return derive_header(self.chain, self.tip, now, after, certificate, batches, choice)
 
-    def _next_demotions(self, certificate: bytes) -> tuple[Demotion, ...]:
+    def _next_demotions(self, certificate: bytes) -> Demotions:
+        """The list of the next header, in the indexes of its own set."""
         if not certificate:
             return ()
         decided = CERTIFICATE.decode(certificate)
-        count = len(self.validators.members)
-        return next_demotions(
+        rulers = self.history.at(decided.height)
+        found = next_demotions(
             self._demotions,
             height=Height(decided.height),
             round_number=Round(decided.round),
             voters=[index for index, _ in decided.signatures],
-            proposers=eligible(count, self._demotions_before, Height(decided.height)),
-            validator_count=count,
+            proposers=self._eligible(self._demotions_before, decided.height),
+            validator_count=len(rulers.members),
         )
+        return carried(found, rulers.addresses, self.validators.addresses)
 
     def check_block(self, block: Block, header: Header, batches: Sequence[Batch]) -> None:
         """Every rule of the next block but its timeliness.
@@ -185,17 +200,28 @@ class ChainWriter:
         decided = CERTIFICATE.decode(certificate)
         if decided.height != tip.height or decided.block_hash != tip.block_hash:
             raise Rejected(Reason.BAD_CERTIFICATE, "of another block", height=decided.height)
-        verify_certificate(decided, self.validators, self.chain)
+        verify_certificate(decided, self.history.at(tip.height), self.chain)
 
     def verify_decision(self, block: Block, certificate: bytes) -> Certificate:
-        """The certificate of a block, fully verified.
+        """The certificate of the block after the tip, fully verified against the set that rules it.
+
+        Raises: Rejected(BAD_CERTIFICATE | MALFORMED …).
+        """
+        return self.verify_certified(block, certificate, self.tip.height + 1, self.validators)
+
+    def verify_certified(
+        self, block: Block, certificate: bytes, height: int, validators: ValidatorSet
+    ) -> Certificate:
+        """The certificate of a block of `height`, fully verified against the set given.
 
         Raises: Rejected(BAD_CERTIFICATE | MALFORMED …).
         """
         decided = CERTIFICATE.decode(certificate)
         if decided.block_hash != block_hash(block.header, self.chain.suite):
             raise Rejected(Reason.BAD_CERTIFICATE, "of another block", height=decided.height)
-        verify_certificate(decided, self.validators, self.chain)
+        if decided.height != height:
+            raise Rejected(Reason.BAD_CERTIFICATE, "of another height", height=decided.height)
+        verify_certificate(decided, validators, self.chain)
         return decided
 
     async def append(

@@ -49,6 +49,8 @@ class NodeSection:
     data_dir: Path
     genesis_file: Path
     passphrase_file: Path | None = None
+    joining: bool = False
+    """This key is not in genesis: the members vote it in, and until then nobody links with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ def _override(path: Path, document: dict[str, Any], variable: str, text: str) ->
 
 def _override_value(kind: object, text: str) -> object:
     """Numbers and lists are written as in TOML; everything else is taken as it stands."""
-    if kind is int or typing.get_origin(kind) is tuple:
+    if kind is int or kind is bool or typing.get_origin(kind) is tuple:
         try:
             return tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:

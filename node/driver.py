@@ -35,7 +35,7 @@ from consensus.events import (
     TimerFired,
     WorkAvailable,
 )
-from consensus.messages import Proposal, Signed, Vote
+from consensus.messages import Evidence, Proposal, Signed, Vote
 from ledger.codec import encode
 from ledger.errors import Rejected, invariant
 from ledger.ids import Address, BatchDigest, Height, Round, Signature, ValidatorIndex
@@ -105,6 +105,8 @@ class Collaborators:
     stages: StageClock
     metrics: Metrics
     sign: Callable[[bytes], Signature]
+    accuse: Callable[[Evidence], None]
+    """Keep what convicts a validator and bring it on chain; it may be told twice."""
 
 
 def _ignore(*_: object) -> None:
@@ -119,14 +121,14 @@ class ConsensusDriver:
         core: Core,
         log: WriteAheadLog,
         parts: Collaborators,
-        me: ValidatorIndex | None,
+        address: Address,
         voting_from: int,
     ) -> None:
         self.core = core
         self.voting_from = voting_from
         self._log = log
         self._parts = parts
-        self._me = me
+        self._address = address
         self._inbox: deque[Event] = deque()
         self._own: deque[Signed] = deque()
         self._answers: deque[Input] = deque()
@@ -159,6 +161,11 @@ class ConsensusDriver:
         """
         is_due = self.height >= self.voting_from and not self.is_behind()
         return self._me is not None and is_due
+
+    @property
+    def _me(self) -> ValidatorIndex | None:
+        """This node in the set that rules the height in progress; None for an observer."""
+        return self._parts.writer.validators.index_of(self._address)
 
     def post(self, event: Event) -> None:
         """Hand an event to the driver's task; never waits.
@@ -284,6 +291,7 @@ class ConsensusDriver:
                 self._parts.metrics.accused.inc()
                 sender = evidence.first.message.sender
                 _log.warning("equivocation", height=self.height, validator=sender)
+                self._parts.accuse(evidence)
             case _:
                 assert_never(effect)
 
@@ -308,11 +316,12 @@ class ConsensusDriver:
 
     def _build(self, request: BuildBlock) -> None:
         status = self.core.status
-        if (request.height, request.round) != (status.height, status.round) or self._me is None:
+        me = self._me
+        if (request.height, request.round) != (status.height, status.round) or me is None:
             return
         with self._parts.stages.measure(Stage.CONSENSUS):
             now = self._parts.clock.now_ms()
-            value = self._parts.candidates.build(self._me, request.round, now)
+            value = self._parts.candidates.build(me, request.round, now)
         if value is None:
             retry = trio.current_time() + limits.BUILD_RETRY_MS / 1_000
             self._timers.add(retry, BuildNow(request))

@@ -19,6 +19,7 @@ from ledger.errors import Store, StoreDamagedError, invariant
 from ledger.genesis import Genesis, chain_of
 from ledger.history import EMPTY_FRONTIER, history_entry
 from ledger.ids import BlockHash, Hash
+from ledger.membership import is_pending
 from ledger.merkle import root_of_entries
 from ledger.receipts import RECEIPT_TAG
 from ledger.replay import CommittedWindow, ReplayBlock, ReplayWindow, replay_block
@@ -164,7 +165,7 @@ class Executor:
             receipts_root=receipts_root(receipt_summaries(receipts, suite), suite),
             replay_root=self._committed.root(),
             history=history,
-            must_follow=count > 0,
+            must_follow=count > 0 or is_pending(overlay.get, block.header.height),
             transactions=tip.transactions + outcome.transactions,
             operations=tip.operations + outcome.operations,
         )

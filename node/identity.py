@@ -1,26 +1,27 @@
-"""Who this node is: its key among the nodes of genesis, and the authority whose links it trusts."""
+"""Who this node is: its key among the members, and the authority whose links it trusts."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from genesis.authority import PEM_BYTES, fingerprint, load_node
 from genesis.private_files import read_public
-from ledger.addresses import AddressKind, decode_text, encode_text
+from ledger.addresses import AddressKind, address_of, single_key_script
 from ledger.crypto.suite import CryptoSuite
 from ledger.errors import Reason, Rejected
-from ledger.genesis import Genesis, Node, node_address
+from ledger.genesis import Genesis
 from ledger.ids import Address, Signature
-from ledger.transaction import Chain
-from node.config import TlsSection
+from node.config import NodeSection, TlsSection
 from node.keystore import LoadedKey
+from node.members import Members
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """This node among the nodes of genesis, with its key."""
+    """This node with its key; `script` is what its own transactions are signed under."""
 
-    node: Node
+    name: str
     address: Address
+    script: bytes
     secret: bytes
     suite: CryptoSuite
 
@@ -45,15 +46,22 @@ def check_links(genesis: Genesis, tls: TlsSection, now_ms: int) -> None:
     load_node(tls.certificate_file, tls.key_file, path, now)
 
 
-def identify(genesis: Genesis, key: LoadedKey, chain: Chain) -> Identity:
-    """Find this node's key on the allow-list.
+def identify(
+    section: NodeSection, key: LoadedKey, suite: CryptoSuite, members: Members
+) -> Identity:
+    """Find this node's key among those that are or were members; one that joins goes by its word.
 
     Raises: Rejected(BAD_GENESIS).
     """
-    for node in genesis.nodes:
-        if node.key == key.public_key.hex():
-            return Identity(node, node_address(node), key.secret, chain.suite)
-    address = encode_text(AddressKind.NODE, decode_text(key.address)[1])
-    raise Rejected(
-        Reason.BAD_GENESIS, "this node's key is not on the allow-list of genesis", address=address
-    )
+    script = single_key_script(AddressKind.NODE, key.public_key)
+    address = address_of(script, suite)
+    known = members.find(address)
+    if known is None and not section.joining:
+        raise Rejected(
+            Reason.BAD_GENESIS,
+            "this node's key is not on the allow-list of genesis; "
+            "if the members are to vote it in, set node.joining = true",
+            address=members.name(address),
+        )
+    name = section.name if known is None else known.name
+    return Identity(name, address, script, key.secret, suite)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from consensus.core import Core
 from consensus.events import (
+    Accuse,
     BlockBuilt,
     BlockChecked,
     Effect,
@@ -119,7 +120,11 @@ def replay(
     chain: Chain,
     now_ms: int,
 ) -> list[Effect]:
-    """Feed the log's entries to the core, do nothing, and return what is still to be done."""
+    """Feed the log's entries to the core, do nothing, and return what is still to be done.
+
+    Accusations are told again: the crash may have come before anybody else knew of them.
+    """
+    accusations: list[Effect] = []
     for entry in entries:
         event: Input | None = None
         match entry:
@@ -150,8 +155,8 @@ def replay(
             case EndedHeight():
                 invariant(condition=False, message="the log is read from its last ended height")
         if event is not None:
-            core.step(event)
-    return core.resume()
+            accusations += [item for item in core.step(event) if isinstance(item, Accuse)]
+    return accusations + core.resume()
 
 
 def _restore(pool: BatchPool, digest: bytes, place: Place, chain: Chain, now_ms: int) -> None:

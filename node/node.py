@@ -15,23 +15,22 @@ from consensus.core import Core
 from consensus.timeouts import Timeouts
 from contracts.interface import Method
 from genesis.networks import read_genesis
-from ledger.addresses import decode_text
+from ledger.addresses import AddressKind, decode_text, encode_text
 from ledger.batch import GENESIS_BATCH, Batch
 from ledger.codec import Record
 from ledger.errors import Reason, Rejected, UnavailableError, invariant
-from ledger.genesis import Genesis, node_address
+from ledger.genesis import Genesis
 from ledger.ids import (
     Address,
     BatchDigest,
     GroupId,
     Height,
-    PublicKey,
     TimestampMs,
     TransactionId,
     ValidatorIndex,
 )
 from ledger.limits import PROTOCOL_VERSION
-from ledger.proof import RegistrationProof
+from ledger.proof import Proof
 from ledger.store.blocks import BlockStore
 from ledger.store.bodies import BodyFiles
 from ledger.store.leveldb import LevelStore
@@ -47,10 +46,12 @@ from node.clock import Clock, SystemClock
 from node.config import NodeConfig
 from node.damage import refuse_marked
 from node.driver import BatchArrived, Collaborators, ConsensusDriver
+from node.evidence import EvidenceKeeper
 from node.executor import DecidedBlock, Executor
 from node.identity import check_links, identify
 from node.keystore import PassphraseSource, load_key
 from node.limits import QUARANTINE_HEIGHTS
+from node.members import Members
 from node.mempool import Mempool
 from node.metrics import Metrics
 from node.queries import Queries
@@ -94,17 +95,21 @@ class RunningNode:
         self._bodies = BodyFiles(data / "bodies")
         blocks = BlockStore(self._blocks_store, self._bodies)
         self._executor = Executor(self._genesis, self._state, self._stages)
-        self._identity = identify(self._genesis, key, self._executor.chain)
+        self._members = Members(self._genesis, self._state, lambda: self.height + 1)
+        suite = self._executor.chain.suite
+        self._identity = identify(config.node, key, suite, self._members)
         self._writer = ChainWriter(self._genesis, blocks, self._executor, self._stages)
         self._mempool = Mempool()
         self._pool = BatchPool(self._bodies)
         self._queries = Queries(self._writer)
-        validators = self._writer.validators
-        scrub = Scrub(self._executor.chain, blocks, self._state, lambda _height: validators)
+        scrub = Scrub(self._executor.chain, blocks, self._state, self._writer.validators_at)
         self._scrub = ScrubTask(scrub, self._clock, self.metrics)
         backlog = Backlog(self._pool, lambda: self._router.queued_bytes)
         self._admission = Admission(
             self._executor, self._mempool, self._clock, self._stages, backlog.check
+        )
+        self._evidence = EvidenceKeeper(
+            data / "evidence", self._identity, self._writer, self._clock, self._queries.has_offence
         )
         self._waiting: dict[TransactionId, list[trio.Event]] = {}
         self._next_block = trio.Event()
@@ -191,9 +196,9 @@ class RunningNode:
             stages=self._stages,
             metrics=self.metrics,
             sign=self._identity.sign,
+            accuse=self._evidence.keep,
         )
-        me = self._writer.validators.index_of(self._identity.address)
-        return ConsensusDriver(core, self._log_file, parts, me, voting_from)
+        return ConsensusDriver(core, self._log_file, parts, self._identity.address, voting_from)
 
     def _make_router(self) -> Router:
         return Router(
@@ -216,19 +221,16 @@ class RunningNode:
             key=config.tls.key_file,
             authority=config.tls.authority_file,
         )
-        allowed = {
-            node_address(node): PublicKey(bytes.fromhex(node.key)) for node in self._genesis.nodes
-        }
         identity = HelloIdentity(
             genesis_hash=chain.genesis_hash,
             group=GroupId(chain.group),
             address=self._identity.address,
-            role=self._identity.node.role,
+            role=self._members.role(self._identity.address) or "observer",
             digest=chain.suite.digest,
             sign=self._identity.sign,
             verify=chain.suite.verify,
-            is_allowed=allowed.get,
-            is_revoked=lambda _public_key_hash: False,
+            is_allowed=self._members.is_allowed,
+            is_revoked=self._members.is_revoked,
         )
         generator = secrets.SystemRandom()
         surroundings = Surroundings(
@@ -260,9 +262,10 @@ class RunningNode:
                 nursery.start_soon(self._sync.run)
                 nursery.start_soon(self._router.verify_batches)
                 nursery.start_soon(self._maker.run, self._log_file)
+                nursery.start_soon(self._evidence.run, self.submit, lambda: self._maker.is_author)
                 nursery.start_soon(self._expire)
                 nursery.start_soon(self._scrub.run)
-                _log.info("node_ready", node=self._identity.node.name, height=self.height)
+                _log.info("node_ready", node=self._identity.name, height=self.height)
                 task_status.started()
         finally:
             self._close()
@@ -323,6 +326,9 @@ class RunningNode:
         self._next_block = trio.Event()
         if self._waiting:
             self._wake_waiting()
+        if self._members.changes_now():
+            self._network.enforce_admission()
+            self._maker.notify()
 
     def _wake_waiting(self) -> None:
         done = [item for item in self._waiting if self._queries.located(item)]
@@ -356,7 +362,7 @@ class RunningNode:
             group=self.chain.group,
             version=version("kanglian"),
             protocol_version=PROTOCOL_VERSION,
-            node=self._identity.node.name,
+            node=self._identity.name,
             height=tip.height,
             latest_block_hash=tip.block_hash,
             latest_block_time=tip.time,
@@ -373,16 +379,15 @@ class RunningNode:
         """All nodes of the allow-list but this one."""
         links = {link.address: link for link in self._network.peers}
         views: list[PeerView] = []
-        for node in self._genesis.nodes:
-            address = node_address(node)
+        for address in self._members.addresses():
             link = links.get(address)
             if address == self._identity.address:
                 continue
             views.append(
                 PeerView(
-                    name=node.name,
-                    address=node.address,
-                    role=node.role,
+                    name=self._members.name(address),
+                    address=encode_text(AddressKind.NODE, address),
+                    role=self._members.role(address),
                     connected=link is not None,
                     endpoint="" if link is None else f"{link.host}:{link.port}",
                     direction="" if link is None else str(link.direction),
@@ -402,8 +407,7 @@ class RunningNode:
         """Where consensus stands."""
         status = self._driver.core.status
         validators = self._writer.validators
-        names = {node_address(node): node.name for node in self._genesis.nodes}
-        ordered = [names[Address(member.address)] for member in validators.members]
+        ordered = [self._members.name(Address(item.address)) for item in validators.members]
         proposers = self._writer.proposers()
         proposer = proposers[(self._driver.height + status.round) % len(proposers)]
         excluded = [
@@ -426,6 +430,9 @@ class RunningNode:
         """Admit transactions of a client."""
         if self._sync.is_behind:
             refusal = UnavailableError("this node is catching up; use another or try again soon")
+            return [refusal for _ in wires]
+        if not self._maker.is_author:
+            refusal = UnavailableError("this node is no master now; send to one that is")
             return [refusal for _ in wires]
         answers = await self._admission.admit(wires, client)
         for answer in answers:
@@ -476,7 +483,7 @@ class RunningNode:
         """The height of a block hash."""
         return self._writer.blocks.height_of(block_hash)
 
-    async def proof(self, any_id: bytes) -> RegistrationProof | None:
+    async def proof(self, any_id: bytes) -> Proof | None:
         """The proof of a transaction or operation."""
         return await self._queries.proof(any_id)
 

@@ -9,16 +9,18 @@ from typing import TypeVar
 
 import trio
 
-from contracts.interface import BlockContext, Method
+from contracts.evidence import EVIDENCE_CONTRACT, OffenceQuery
+from contracts.interface import SYSTEM_MODULE, BlockContext, Method, Revert
 from ledger.batch import Batch, decode_batch
 from ledger.block import BLOCK, HEADER, block_hash
 from ledger.codec import Record
-from ledger.errors import InvariantError, Reason, Rejected, UnavailableError
+from ledger.errors import InvariantError, Reason, Rejected, UnavailableError, invariant
 from ledger.ids import TransactionId
-from ledger.proof import RegistrationProof
+from ledger.proof import Proof, RegistrationProof, anchored
 from ledger.receipts import RECEIPT, Receipt, Status
 from ledger.state import Overlay
 from ledger.store.results import Locator, NamespaceResult
+from ledger.succession import ValidatorChange, describe_change
 from ledger.transaction import Transaction, operation_ids
 from node import limits
 from node.chain_writer import ChainWriter
@@ -153,7 +155,7 @@ class Queries:
                 return result.receipts
         return ()
 
-    async def proof(self, any_id: bytes) -> RegistrationProof | None:
+    async def proof(self, any_id: bytes) -> Proof | None:
         """The proof of a transaction or operation.
 
         Raises: UnavailableError while the next header does not exist, Rejected(NOT_SUCCESSFUL).
@@ -183,7 +185,19 @@ class Queries:
             next_header=following.header_bytes,
             next_certificate=following.certificate,
         )
-        return await in_steps(build)
+        return anchored(await in_steps(build), self._changes(locator.height + 1))
+
+    def _changes(self, height: int) -> list[ValidatorChange]:
+        """Every change of the validators up to a height, from the newest block before it held."""
+        history = self._writer.history
+        found: list[ValidatorChange] = []
+        for first in history.changes(height):
+            stored = self._writer.blocks.block(first - 1)
+            invariant(stored is not None, "a set rules from an executed block on")
+            if stored is not None:
+                header = BLOCK.decode(stored.block).header
+                found.append(describe_change(header, stored.certificate, history.at(first)))
+        return found
 
     def read(
         self, module: str, level: int, contract: str, view: Method, arguments: Record
@@ -199,6 +213,17 @@ class Queries:
         context = BlockContext(tip.height, tip.time)
         overlay = Overlay(self._executor.state)
         return engine.read(overlay, context, module, level, contract, view, arguments)
+
+    def has_offence(self, query: OffenceQuery) -> bool:
+        """Whether an equivocation is on record."""
+        view = self._executor.engine.method(SYSTEM_MODULE, EVIDENCE_CONTRACT, "get")
+        if view is None:
+            return False
+        try:
+            self.read(SYSTEM_MODULE, 0, EVIDENCE_CONTRACT, view, query)
+        except Revert:
+            return False
+        return True
 
     def located(self, any_id: TransactionId) -> bool:
         """Whether an id was executed."""

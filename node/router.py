@@ -15,9 +15,9 @@ import trio
 
 from consensus.events import MessageReceived, PeerStatus
 from consensus.messages import Signed
-from ledger.batch import BATCH_HEADER, SignedBatch, batch_digest, decode_batch
+from ledger.batch import BATCH_HEADER, BatchHeader, SignedBatch, batch_digest, decode_batch
 from ledger.codec import encode
-from ledger.errors import PeerProtocolError, Reason, Rejected
+from ledger.errors import PeerProtocolError, Reason, Rejected, UnavailableError
 from ledger.ids import (
     Address,
     BatchDigest,
@@ -27,6 +27,8 @@ from ledger.ids import (
     Signature,
     ValidatorIndex,
 )
+from ledger.membership import EFFECTIVE_AFTER
+from ledger.validators import ValidatorSet
 from node import limits, wire
 from node.admission import Admission
 from node.batches import BatchPool
@@ -195,7 +197,7 @@ class Router:
         """Check a signature. Raises: Rejected(BAD_SIGNATURE); whoever sent it must have known."""
         peer.charge_signatures(1)
         message = signed.message
-        members = self._writer.validators.members
+        members = self._writer.validators_at(message.height).members
         if message.sender >= len(members):
             raise Rejected(Reason.BAD_SIGNATURE, "no such validator", index=message.sender)
         digest = wire.digest_of(message, self._writer.chain)
@@ -275,10 +277,11 @@ class Router:
         with self._stages.measure(Stage.DECODE):
             signed = decode_batch(payload)
             digest = batch_digest(signed.header, self._writer.chain.suite)
-            author = Address(BATCH_HEADER.decode(signed.header).author)
-        if self._writer.validators.index_of(author) is None:
-            # Who votes may look different a height later: this costs next to nothing.
-            self._blame(peer.address, Offence.STALE, "a batch of no validator")
+            header = BATCH_HEADER.decode(signed.header)
+            author = Address(header.author)
+        if self._authors(header).index_of(author) is None:
+            if header.anchor_height + 1 <= self._writer.tip.height + EFFECTIVE_AFTER:
+                self._blame(peer.address, Offence.STALE, "a batch of no validator")
             return
         self._sync.fetch.note_arrived(digest)
         if digest in self._pool or digest in self._pool.arriving:
@@ -288,6 +291,10 @@ class Router:
         self._queue.append(_Arrived(peer.address, author, digest, payload, signed))
         self._queued_bytes += len(payload)
         self._work.set()
+
+    def _authors(self, header: BatchHeader) -> ValidatorSet:
+        """Who could make this batch: those who rule the height after its anchor, if known."""
+        return self._writer.history.at(header.anchor_height + 1)
 
     async def verify_batches(self) -> None:
         """The one task that verifies batches of peers, in order of arrival."""
@@ -306,8 +313,10 @@ class Router:
             if self._writer.blocks.has_batch(arrived.digest):
                 return
             batch = await self._admission.verify_batch(
-                arrived.payload, arrived.signed, self._writer.validators
+                arrived.payload, arrived.signed, self._writer.history.at
             )
+        except UnavailableError:
+            return
         except Rejected as refusal:
             self._metrics.refused.labels(refusal.reason.value).inc()
             _log.warning("batch_refused", peer=peer.hex(), reason=str(refusal))
@@ -326,9 +335,10 @@ class Router:
         """Anybody can check a batch, so whoever sent it had to; its author, if it signed it."""
         self._blame(arrived.peer, Offence.INVALID_SIGNATURE, f"batch: {refusal}")
         writer, author = self._writer, arrived.author
-        index = writer.validators.index_of(author)
+        validators = self._authors(BATCH_HEADER.decode(arrived.signed.header))
+        index = validators.index_of(author)
         if author == arrived.peer or index is None:
             return
-        key, signature = writer.validators.members[index].key, arrived.signed.signature
+        key, signature = validators.members[index].key, arrived.signed.signature
         if writer.chain.suite.verify(key, arrived.digest, Signature(signature)):
             self._blame(author, Offence.INVALID_SIGNATURE, f"signed a batch: {refusal}")

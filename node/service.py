@@ -14,7 +14,7 @@ from ledger.block import Block, Header
 from ledger.codec import Record
 from ledger.genesis import Genesis
 from ledger.ids import TransactionId
-from ledger.proof import RegistrationProof
+from ledger.proof import Proof
 from ledger.receipts import Receipt
 from ledger.transaction import Chain, Transaction
 
@@ -185,7 +185,7 @@ class NodeService(Protocol):
         """The height of a block hash."""
         ...
 
-    async def proof(self, any_id: bytes) -> RegistrationProof | None:
+    async def proof(self, any_id: bytes) -> Proof | None:
         """The proof of a transaction or operation.
 
         Raises: UnavailableError while the next header does not exist yet, Rejected(NOT_SUCCESSFUL).

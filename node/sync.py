@@ -213,7 +213,8 @@ class BlockSync:
             the one before, or when a certificate does not prove it.
         """
         writer = self._writer
-        suite, members = writer.chain.suite, writer.validators.hash(writer.chain.suite)
+        suite, validators = writer.chain.suite, writer.validators
+        members = validators.hash(suite)
         previous = None
         found: list[_Certified] = []
         for height, item in enumerate(blocks, start):
@@ -231,7 +232,7 @@ class BlockSync:
                 raise Rejected(Reason.BAD_BLOCK, rule="certificate_hash", height=height)
             if found and header.validators_hash != members:
                 break  # another set rules from here on; it is known once the blocks before ran
-            writer.verify_decision(block, item.certificate)
+            writer.verify_certified(block, item.certificate, height, validators)
             previous = block_hash(block.header, suite)
             found.append(_Certified(block, header, item.certificate))
             self.target = max(self.target, height)

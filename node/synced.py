@@ -75,9 +75,10 @@ def check_author(batch: Batch, writer: ChainWriter) -> None:
     It is kept and served to others, who would blame us for it. An author that votes no more cannot
     be checked; a quorum checked it when it did. Raises: Rejected(BAD_SIGNATURE).
     """
-    index = writer.validators.index_of(Address(batch.header.author))
+    validators = writer.validators_at(min(batch.header.anchor_height, writer.tip.height) + 1)
+    index = validators.index_of(Address(batch.header.author))
     if index is None:
         return
-    key = writer.validators.members[index].key
+    key = validators.members[index].key
     if not writer.chain.suite.verify(key, batch.digest, batch.signature):
         raise Rejected(Reason.BAD_SIGNATURE, "author of a batch", index=index)

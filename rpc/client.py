@@ -27,7 +27,7 @@ from ledger.crypto.suites import suite_named
 from ledger.errors import KanglianError, Reason, Rejected, UnavailableError
 from ledger.genesis import Genesis, chain_of
 from ledger.ids import Address, GenesisHash, GroupId
-from ledger.proof import RegistrationProof
+from ledger.proof import AnchoredProof, Proof, RegistrationProof
 from ledger.transaction import (
     TRANSACTION_TAG,
     Call,
@@ -171,7 +171,7 @@ class Client:
         """A header with its certificate."""
         return self.request("get_block_header", height=height, hash=block_hash)
 
-    def get_proof(self, transaction_id: str) -> RegistrationProof:
+    def get_proof(self, transaction_id: str) -> Proof:
         """The proof of an operation; waits a moment for the header that carries its receipt.
 
         It is not verified: `ledger.proof.verify_registration` does that, without this node.
@@ -185,10 +185,11 @@ class Client:
             time.sleep(PROOF_PAUSE_MS / 1000)
         return self._proof(transaction_id)
 
-    def _proof(self, transaction_id: str) -> RegistrationProof:
+    def _proof(self, transaction_id: str) -> Proof:
         answer = self.request("get_proof", id=transaction_id)
+        is_anchored = isinstance(answer, dict) and "changes" in answer
         try:
-            return msgspec.convert(answer, RegistrationProof)
+            return msgspec.convert(answer, AnchoredProof if is_anchored else RegistrationProof)
         except msgspec.ValidationError as error:
             raise UnavailableError(f"{self._url} sent no proof: {error}") from None
 

@@ -103,9 +103,13 @@ class StateStore:
     """Committed state; implements `ledger.state.StateReader`."""
 
     def __init__(self, store: KeyValueStore) -> None:
+        """Raises: StoreDamagedError when there are records but no tip: this is no new store."""
         self._store = store
         self._cache: dict[bytes, bytes | None] = {}
         data = store.get(_TIP)
+        if data is None:
+            for _ in store.scan(b"", b"\xff", reverse=False):
+                raise StoreDamagedError(Store.STATE, "the tip", "it is missing")
         self.tip = None if data is None else _STATE_TIP.decode(data)
 
     def get(self, key: bytes, /) -> bytes | None:

@@ -15,9 +15,9 @@ from ledger.errors import InvariantError, StoreDamagedError, UnavailableError
 from ledger.store.memory import MemoryStore
 from ledger.store.port import KeyValueStore
 from node.rebuild import scrub_stores
-from node.synced import FetchedBlock, append_synced
+from node.synced import append_synced
 from tests.integration.real_chains import DiskChain, grow, numbered_batch
-from tests.unit.node_core.chains import GENESIS, LocalChain, facts
+from tests.unit.node_core.chains import GENESIS, LocalChain, facts, fetched
 
 ROOT = Path(__file__).parents[2]
 LENGTH = 9
@@ -28,12 +28,7 @@ def decided(count=LENGTH):
     chain = LocalChain()
     for number in range(1, count + 1):
         chain.decide(numbered_batch(number))
-    items = []
-    for height in range(1, count + 1):
-        found = chain.writer.read_block(height)
-        items.append(
-            FetchedBlock(found.block, found.header, found.certificate, tuple(found.batches))
-        )
+    items = fetched(chain, *range(1, count + 1))
     return chain, items
 
 

@@ -14,11 +14,11 @@ from consensus.messages import Vote
 from ledger.batch import GENESIS_BATCH
 from ledger.block import BLOCK, HEADER
 from ledger.codec import encode
+from ledger.errors import Reason
 from ledger.ids import Height, Round, ValidatorIndex
 from ledger.votes import CERTIFICATE
 from node import wire
 from node.sync import SyncAnswer
-from node.synced import FetchedBlock
 from node.wal import EndedHeight, WriteAheadLog
 from p2p.frames import FrameKind
 from p2p.scoring import Offence
@@ -29,6 +29,7 @@ from tests.unit.node_core.chains import (
     LocalChain,
     certify,
     facts,
+    fetched,
     make_batch,
     make_transaction,
     register,
@@ -294,13 +295,6 @@ def test_t20_rounds_that_time_out_do_not_keep_a_node_from_newer_blocks(tmp_path)
     play(main, tmp_path)
 
 
-def fetched(chain, *heights):
-    stored = [chain.writer.read_block(height) for height in heights]
-    return tuple(
-        FetchedBlock(one.block, one.header, one.certificate, tuple(one.batches)) for one in stored
-    )
-
-
 def test_t24_a_block_that_is_delivered_twice_is_applied_once(tmp_path):
     chain = make_chain()
 
@@ -373,6 +367,6 @@ def test_t31_the_driver_refuses_a_gap_as_well(tmp_path):
         answer = SyncAnswer(HONEST, fetched(chain, 1, 3))
         node.driver.post(answer)
         await answer.applied.wait()
-        assert (node.height, answer.refusal.facts["rule"]) == (1, "contiguous heights")
+        assert (node.height, answer.refusal.reason) == (1, Reason.BAD_CERTIFICATE)
 
     play(main, tmp_path)

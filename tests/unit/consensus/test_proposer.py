@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from consensus.proposer import (
     PAROLE_BLOCKS,
+    carried,
     eligible,
     next_demotions,
     proposer,
@@ -160,3 +161,30 @@ def test_a_dead_proposer_costs_one_timeout_and_not_one_every_nth_block():
     assert _timeouts_paid(frozenset(), 1_000) == 0
     assert _timeouts_paid(frozenset({3}), 1_000) <= 2
     assert _timeouts_paid(frozenset({2, 3}), 1_000) <= 4
+
+
+def test_entries_follow_their_validators_into_another_set_and_leavers_fall_out():
+    entries = (Demotion(3, 2, 40), Demotion(1, 1, 0), Demotion(0, 5, 0))
+    before, after = (b"b", b"d", b"f", b"h"), (b"a", b"b", b"c", b"h")
+
+    assert carried(entries, before, after) == (Demotion(3, 2, 40), Demotion(1, 5, 0))
+    assert carried(entries, before, before) == entries
+    assert carried(entries, before, ()) == ()
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=1), min_size=1, max_size=9, unique=True),
+    st.lists(st.binary(min_size=1, max_size=1), min_size=1, max_size=9, unique=True),
+    st.data(),
+)
+def test_carrying_over_keeps_order_and_names(before, after, data):
+    before, after = sorted(before), sorted(after)
+    indexes = data.draw(st.lists(st.integers(0, len(before) - 1), unique=True))
+    entries = tuple(Demotion(index, 1, place) for place, index in enumerate(indexes))
+    found = carried(entries, before, after)
+    named = [(before[entry.validator], entry.until) for entry in entries]
+    assert [(after[entry.validator], entry.until) for entry in found] == [
+        item for item in named if item[0] in after
+    ]
+    count = len(after)
+    assert len(eligible(count, found, 100)) >= count - faults_of(count)

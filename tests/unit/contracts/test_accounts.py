@@ -10,6 +10,7 @@ from ledger.transaction import Call
 from tests.unit.node_core.chains import (
     ADMIN,
     CLINIC,
+    GENESIS,
     MEMBER,
     STRANGER,
     VALIDATORS,
@@ -107,4 +108,5 @@ def test_organisations_and_nodes_of_genesis_are_read_by_their_ids(chain):
     member = VALIDATORS.members[0]
     node = chain.read("system", 0, "accounts", "node", member.address)
     assert isinstance(node, NodeRecord)
-    assert (node.key, node.organisation, node.role) == (member.key, "hospital", "master")
+    expected = next(item for item in GENESIS.nodes if item.key == member.key.hex())
+    assert (node.key, node.organisation, node.role) == (member.key, expected.organisation, "master")

@@ -33,7 +33,7 @@ from ledger.genesis import (
     chain_of,
     genesis_validators,
 )
-from ledger.ids import ValidatorIndex
+from ledger.ids import Address, ValidatorIndex
 from ledger.receipts import RECEIPT, Receipt
 from ledger.state import Overlay
 from ledger.store.blocks import BlockStore
@@ -49,10 +49,12 @@ from ledger.transaction import (
     operations_root,
     parse_transaction,
 )
+from ledger.validators import ValidatorSet
 from ledger.votes import Certificate, VoteType, vote_digest
 from node.chain_writer import ChainWriter
 from node.executor import Executor
 from node.stages import StageClock
+from node.synced import FetchedBlock
 from tests.unit.ledger.worlds import (
     RESIDENT,
     SUITE,
@@ -70,9 +72,24 @@ TIME = 1_760_000_000_000
 ADMIN = single_signer("admin of the hospital")
 MEMBER = single_signer("member of the hospital")
 CLINIC = single_signer("admin of the clinic")
+CENTRE = single_signer("admin of the centre")
+UNIVERSITY = single_signer("admin of the university")
 STRANGER = single_signer("stranger")
 PARAMETERS = Parameters(heartbeat_ms=60_000)
 UNSIGNED = ((0, bytes(64)),)
+ORGANISATIONS = ("hospital", "clinic", "centre", "university")
+ADMINS = (ADMIN, CLINIC, CENTRE, UNIVERSITY)
+"""One of each organisation, in the same order; each of them runs one master of genesis."""
+NEWCOMERS = tuple(f"newcomer {number}" for number in range(12))
+
+
+def node_name(name: str) -> Address:
+    """The address of the node whose secret is that of `name`."""
+    return address_of(single_key_script(AddressKind.NODE, key(name)), SUITE)
+
+
+NODE_SECRETS = {node_name(name): secret(name) for name in (*VALIDATOR_NAMES, *NEWCOMERS)}
+"""The secret of every node of these tests by its address."""
 
 
 def _genesis() -> Genesis:
@@ -81,19 +98,21 @@ def _genesis() -> Genesis:
             name=name.replace(" ", "_"),
             address=encode_text(
                 AddressKind.NODE,
-                address_of(single_key_script(AddressKind.NODE, key(name)), SUITE),
+                node_name(name),
             ),
             key=key(name).hex(),
-            organisation="hospital",
+            organisation=organisation,
             role="master",
         )
-        for name in VALIDATOR_NAMES
+        for name, organisation in zip(VALIDATOR_NAMES, ORGANISATIONS, strict=True)
     ]
     accounts = [
         Account(ADMIN.text, "hospital", "admin"),
         Account(MEMBER.text, "hospital", "member"),
         Account(RESIDENT.text, "hospital", "member"),
         Account(CLINIC.text, "clinic", "admin"),
+        Account(CENTRE.text, "centre", "admin"),
+        Account(UNIVERSITY.text, "university", "admin"),
     ]
     return Genesis(
         format="kanglian-genesis/1",
@@ -103,12 +122,17 @@ def _genesis() -> Genesis:
         suite="international",
         account_keys=("secp256k1", "p256"),
         authority=secret("authority").hex(),
-        organisations=(Organisation("clinic", "诊所"), Organisation("hospital", "市医院")),
+        organisations=(
+            Organisation("centre", "中心"),
+            Organisation("clinic", "诊所"),
+            Organisation("hospital", "市医院"),
+            Organisation("university", "大学"),
+        ),
         nodes=tuple(sorted(nodes, key=lambda node: node.address)),
         accounts=tuple(sorted(accounts, key=lambda account: account.address)),
         modules=(
             Module("emr", 3, ("data_index",)),
-            Module("system", 0, ("accounts",)),
+            Module("system", 0, ("accounts", "evidence", "membership")),
             Module("trial", 1, ("data_index",)),
         ),
         parameters=PARAMETERS,
@@ -193,6 +217,15 @@ def certify(digest: bytes, height: int, round_number: int = 0, signers=(0, 1, 2,
     return encode(Certificate(height, round_number, digest, pairs))
 
 
+def certify_by(validators: ValidatorSet, digest: bytes, height: int, round_number=0, signers=None):
+    """A certificate of these members of a set, of all of them by default."""
+    vote = vote_digest(CHAIN, VoteType.PRECOMMIT, height, round_number, digest)
+    indexes = range(len(validators.members)) if signers is None else signers
+    secrets = [NODE_SECRETS[address] for address in validators.addresses]
+    pairs = tuple((index, SUITE.sign(secrets[index], vote)) for index in indexes)
+    return encode(Certificate(height, round_number, digest, pairs))
+
+
 class LocalChain:
     """Blocks decided by hand, executed for real."""
 
@@ -223,7 +256,7 @@ class LocalChain:
         moment = self.tip.time + 100 if time is None else time
         block = self.writer.next_block(ValidatorIndex(0), moment, batches)
         digest = block_hash(block.header, SUITE)
-        return block, certify(digest, self.tip.height + 1)
+        return block, certify_by(self.writer.validators, digest, self.tip.height + 1)
 
     def decide(self, *batches: Batch, time: int | None = None) -> Block:
         """Append the next block of these batches."""
@@ -264,3 +297,9 @@ def facts(chain: LocalChain) -> tuple[Any, ...]:
     tip = chain.tip
     receipts = tuple(chain.state.receipts(height) for height in range(1, tip.height + 1))
     return tip, receipts
+
+
+def fetched(chain, *heights):
+    """Blocks of a chain as block sync hands them over."""
+    blocks = [chain.writer.read_block(height) for height in heights]
+    return [FetchedBlock(b.block, b.header, b.certificate, b.batches) for b in blocks]

@@ -11,10 +11,11 @@ from pathlib import Path
 import trio
 
 from consensus.core import Core
+from consensus.messages import Evidence
 from consensus.timeouts import Timeouts
 from ledger.codec import encode
 from ledger.errors import PeerProtocolError
-from ledger.ids import Address, BatchDigest, ValidatorIndex
+from ledger.ids import Address, BatchDigest
 from ledger.transaction import Transaction
 from node import wire
 from node.admission import Admission
@@ -32,11 +33,23 @@ from p2p.frames import FrameKind, FrameReader, encode_frame
 from p2p.scoring import Offence
 from tests.unit.ledger.worlds import SUITE
 
-from .chains import PARAMETERS, TIME, VALIDATORS, LocalChain, secret_of
+from .chains import (
+    NEWCOMERS,
+    NODE_SECRETS,
+    PARAMETERS,
+    TIME,
+    VALIDATORS,
+    LocalChain,
+    node_name,
+)
 
 OPENED: list[WriteAheadLog] = []
 """Logs of nodes that did not run to their end; the fixture closes them."""
-NAMES = tuple(Address(member.address) for member in VALIDATORS.members)
+NAMES = (
+    *(Address(member.address) for member in VALIDATORS.members),
+    *(node_name(name) for name in NEWCOMERS),
+)
+"""The validators of genesis, then nodes that may be voted in."""
 
 
 class TrioClock:
@@ -147,7 +160,7 @@ class ServingPeer(MemoryPeer):
 
 
 class MemoryNode:
-    """One validator; make it and `run` it inside trio."""
+    """One node; make it and `run` it inside trio."""
 
     def __init__(
         self, index: int, disk: LocalChain, path: Path, *, skew_ms: int = 0, voting_from: int = 0
@@ -158,6 +171,8 @@ class MemoryNode:
         self.clock = TrioClock(skew_ms)
         self.sent: list[tuple[FrameKind, bytes]] = []
         self.blamed: list[tuple[Address, Offence]] = []
+        self.accused: list[Evidence] = []
+        self.on_accused: Callable[[Evidence], None] = lambda _evidence: None
         self.peers: dict[Address, MemoryPeer] = {}
         stages = StageClock()
         disk.open()
@@ -190,9 +205,10 @@ class MemoryNode:
             stages=stages,
             metrics=self.metrics,
             sign=self.sign,
+            accuse=self._accuse,
         )
         core = Core(Timeouts())
-        self.driver = ConsensusDriver(core, self.log, parts, ValidatorIndex(index), voting_from)
+        self.driver = ConsensusDriver(core, self.log, parts, self.address, voting_from)
         self.sync = BlockSync(
             writer=self.writer,
             pool=self.pool,
@@ -229,7 +245,7 @@ class MemoryNode:
         return self.disk.executor.state_tip.height
 
     def sign(self, digest: bytes):
-        return SUITE.sign(secret_of(self.index), digest)
+        return SUITE.sign(NODE_SECRETS[self.address], digest)
 
     async def run(self, task_status=trio.TASK_STATUS_IGNORED) -> None:
         try:
@@ -249,6 +265,10 @@ class MemoryNode:
             self.mempool.add(transaction)
         self.maker.notify()
 
+    def _accuse(self, evidence: Evidence) -> None:
+        self.accused.append(evidence)
+        self.on_accused(evidence)
+
     def _end_height(self, height: int) -> None:
         state = self.maker.state
         self.log.end_height(EndedHeight(height, state.sequence, state.previous))
@@ -262,6 +282,7 @@ class MemoryNode:
             for transaction in batch.transactions:
                 self.mempool.remove(transaction.id)
         self.pool.remove([batch.digest for batch in block.batches])
+        self.maker.notify()
 
     # What the driver needs of the network.
 

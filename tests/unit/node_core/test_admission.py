@@ -180,7 +180,9 @@ def test_an_executed_transaction_answers_its_id_after_it_expired_too(door):
 
 
 def verified(door, wire):
-    return trio.run(door.admission.verify_batch, wire, decode_batch(wire), VALIDATORS)
+    return trio.run(
+        door.admission.verify_batch, wire, decode_batch(wire), lambda _height: VALIDATORS
+    )
 
 
 def test_a_batch_of_a_validator_with_good_signatures_is_believed(door):

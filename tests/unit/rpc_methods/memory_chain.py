@@ -222,6 +222,7 @@ class MemoryNode:
             self.chain,
             self._tip,
             self._validators,
+            self._validators,
             self._certificate,
             batches,
             Choice(0, time, ()),
