@@ -163,7 +163,7 @@ class Engine:
         if encoded is None:
             encoded = outcome.receipts[key] = []
         if status is not Status.DUPLICATE:
-            succeeded = all(receipt.status == 0 for receipt in receipts)
+            succeeded = not any([receipt.status for receipt in receipts])
             window.record(transaction.id, body.valid_until, succeeded=succeeded)
             known = NO_NAMESPACE if namespace is None else key
             entries = outcome.replay.get(known)
@@ -296,7 +296,9 @@ def _locate(
 ) -> None:
     """Note where each operation stands, and an envelope as a whole by its first operation."""
     batch, number = position.batch, position.transaction
+    if not transaction.is_envelope:
+        located.append((ids[0], Locator(height, batch, number, 0, first_receipt)))
+        return
     for index, operation_id in enumerate(ids):
         located.append((operation_id, Locator(height, batch, number, index, first_receipt + index)))
-    if transaction.is_envelope:
-        located.append((transaction.id, Locator(height, batch, number, 0, first_receipt)))
+    located.append((transaction.id, Locator(height, batch, number, 0, first_receipt)))
