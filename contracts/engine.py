@@ -334,7 +334,9 @@ def _locate(
 ) -> None:
     """Note where each operation stands, and an envelope as a whole by its first operation."""
     batch, number = position.batch, position.transaction
+    if not transaction.is_envelope:
+        located.append((ids[0], Locator(height, batch, number, 0, first_receipt)))
+        return
     for index, operation_id in enumerate(ids):
         located.append((operation_id, Locator(height, batch, number, index, first_receipt + index)))
-    if transaction.is_envelope:
-        located.append((transaction.id, Locator(height, batch, number, 0, first_receipt)))
+    located.append((transaction.id, Locator(height, batch, number, 0, first_receipt)))

@@ -165,7 +165,7 @@ class StateStore:
 
     def has_log_key(self, log: bytes, key: bytes, sequence: int) -> bool:
         """Whether an entry is found by its key."""
-        return self._store.get(_position_key(log, key, sequence)) is not None
+        return self._store.get(b"k" + log + key + sequence.to_bytes(8, "big")) is not None
 
     def writes(self, height: int) -> StoredWrites:
         """What a block wrote."""
@@ -235,10 +235,6 @@ def _history_key(level: int, index: int) -> bytes:
     return b"y" + bytes([level]) + index.to_bytes(8, "big")
 
 
-def _position_key(log: bytes, key: bytes, sequence: int) -> bytes:
-    return b"k" + log + key + sequence.to_bytes(8, "big")
-
-
 def _log_writes(write: LogWrite) -> list[Write]:
     first, log = write.first_sequence, write.log
     count = first + len(write.entries)
@@ -246,8 +242,9 @@ def _log_writes(write: LogWrite) -> list[Write]:
         (b"c" + log, count.to_bytes(8, "big")),
         (b"l" + log + first.to_bytes(8, "big"), encode(write)),
     ]
+    prefix = b"k" + log
     writes += [
-        (_position_key(log, entry.key, first + index), b"")
-        for index, entry in enumerate(write.entries)
+        (prefix + entry.key + position.to_bytes(8, "big"), b"")
+        for position, entry in enumerate(write.entries, first)
     ]
     return writes

@@ -101,3 +101,14 @@ def test_a_transaction_is_known_to_the_end_of_its_validity_across_a_restart():
     chain.restart()
     (receipt,) = chain.run(once, time=TIME + 1 + REPLAY_WINDOW_MS)
     assert receipt.status == 2
+
+
+def test_the_store_keeps_the_entries_of_the_window_and_no_more():
+    chain = LocalChain()
+    for step in range(9):
+        moment = TIME + step * 150_000 + 1
+        once = make_transaction(register(step), step, valid_until=moment + 1)
+        chain.run(once, time=moment)
+    kept = [block.height for block in chain.state.replay_blocks()]
+    # The ninth block is at 1,200 s; the span of the fifth, at 600 s, is the first of the window.
+    assert kept == [5, 6, 7, 8, 9]
