@@ -494,5 +494,13 @@ def bench_quick(as_json: bool) -> int:
     return quick.main(json_output=as_json)
 
 
+@_command(bench, "flood")
+def bench_flood(as_json: bool) -> int:
+    """Block times under a flood of requests."""
+    from bench import flood
+
+    return flood.main(json_output=as_json)
+
+
 if __name__ == "__main__":
     main(prog_name="kanglian")

@@ -107,7 +107,7 @@ def measure(loads: Sequence[Load], *, quiet: bool = True) -> Report:
     devnet = Devnet(directory, SystemClock())
     try:
         _say("starting four validators", quiet=quiet)
-        _start(devnet, directory)
+        start_network(devnet, directory)
         return _measure(devnet, directory, loads, quiet=quiet)
     finally:
         if (directory / "devnet.json").exists():
@@ -115,7 +115,8 @@ def measure(loads: Sequence[Load], *, quiet: bool = True) -> Report:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _start(devnet: Devnet, directory: Path) -> None:
+def start_network(devnet: Devnet, directory: Path) -> None:
+    """Create and start four validators; return when all answer."""
     base = 20_000 + secrets.randbelow(10_000)
     now = SystemClock().now_ms()
     network = development_network(directory, DevelopmentKeys(), now, NODES, base)
@@ -142,7 +143,7 @@ def _measure(devnet: Devnet, directory: Path, loads: Sequence[Load], *, quiet: b
     stages: dict[str, float] = {}
     for load in loads:
         _say(f"signing {load.rate * load.seconds} transactions", quiet=quiet)
-        wires = _sign(directory, nodes[0], load)
+        wires = sign_load(directory, nodes[0], load)
         _say(f"{len(wires[0])} bytes at {load.rate} a second for {load.seconds} s", quiet=quiet)
         run, stages = _run(nodes, wires, load, idle_per_s)
         runs.append(run)
@@ -156,7 +157,7 @@ def _measure(devnet: Devnet, directory: Path, loads: Sequence[Load], *, quiet: b
     )
 
 
-def _sign(directory: Path, node: NodeState, load: Load) -> list[bytes]:
+def sign_load(directory: Path, node: NodeState, load: Load) -> list[bytes]:
     """Registrations signed by the demonstration account, or by a 1-of-n account of it."""
     key = load_key(directory / "account.json", PassphraseSource())
     with Client(node.rpc) as client:
@@ -220,7 +221,7 @@ def _run(
     }
     stages["rest: TLS, sockets, event loop, JSON"] = round(busy_us - sum(stages.values()), 2)
     run = _figures(outcome, load, len(wires[0]), busy_us, calibration.v_us)
-    return replace(run, states_equal=_states_equal(nodes)), stages
+    return replace(run, states_equal=states_equal(nodes)), stages
 
 
 def _figures(outcome: Outcome, load: Load, size: int, busy_us: float, v_us: float) -> Run:
@@ -267,7 +268,7 @@ def _metrics(url: str) -> str:
         connection.close()
 
 
-def _states_equal(nodes: Sequence[NodeState]) -> bool:
+def states_equal(nodes: Sequence[NodeState]) -> bool:
     """Whether all nodes hold the same newest block, which commits to the state before it."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:

@@ -81,19 +81,22 @@ class Admission:
         return answers
 
     def _check_slice(self, wires: Sequence[bytes]) -> list[Answer]:
+        backlog: Rejected | None = None
         try:
             self._check_backlog()
         except Rejected as refusal:
-            return [refusal for _ in wires]
-        return [self._check(wire) for wire in wires]
+            backlog = refusal
+        return [self._check(wire, backlog) for wire in wires]
 
-    def _check(self, wire: bytes) -> Answer:
+    def _check(self, wire: bytes, backlog: Rejected | None) -> Answer:
         """All rules but room and signature; the id alone when the transaction is known already."""
         try:
             transaction = parse_transaction(wire, self._chain, defers_operations=True)
             body = transaction.body
             if self._is_known(transaction):
                 return transaction.id
+            if backlog is not None:
+                return backlog
             self._check_time(body.valid_until)
             if not self._executor.engine.has_namespace(body.module, body.level):
                 raise Rejected(Reason.UNKNOWN_NAMESPACE, module=body.module, level=body.level)

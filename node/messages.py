@@ -108,6 +108,10 @@ PHRASES: Mapping[str, Phrase] = {
     "help_bench_quick": Phrase(
         "Measure throughput with four nodes on this machine.", "在本机用四个节点测量吞吐量。"
     ),
+    "help_bench_flood": Phrase(
+        "Measure block times while clients flood one of four nodes.",
+        "在客户端洪泛攻击四个节点之一时测量出块时间。",
+    ),
     # ---- help: options ----
     "option_json": Phrase("Print JSON and nothing else.", "只输出 JSON。"),
     "option_lang": Phrase("Language of texts.", "文字语言。"),

@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from typing import Never
 
@@ -113,10 +112,11 @@ def _resource_slice(file: "_Scanner", span: _Span, full_url: str, place: str) ->
 
 _TYPE_NAME = re.compile(r"[A-Z][A-Za-z]{0,63}")
 _SPACE = re.compile(r"[ \t\n\r]*")
-# The closing quote is optional so that a string without end is skipped once, not once per quote.
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_STEP = {ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}
-_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in _STEP)
+# Up to the next bracket outside of strings, or to the end; nothing is kept of what lies between.
+# Some match begins at every place, so no byte is looked at twice: that is why the closing quote is
+# optional and why the end of the file counts.
+_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?)*+([\[\]{}]|\Z)', re.DOTALL)
+_STEP = {b"{": 1, b"[": 1, b"}": -1, b"]": -1, b"": 0}
 
 
 def _refuse(place: str, problem: str, offset: int) -> Never:
@@ -135,10 +135,11 @@ def _check_text(data: bytes) -> None:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
         _refuse("file", "is not UTF-8", error.start)
-    brackets = _STRING.sub(b"", data).translate(None, _NOT_BRACKETS)
-    depth = max(accumulate(map(_STEP.__getitem__, brackets)), default=0)
-    if depth > DEPTH:
-        raise Rejected(Reason.MALFORMED, "file: nested too deeply", depth=depth, limit=DEPTH)
+    depth = 0
+    for stretch in _BRACKET.finditer(data):
+        depth += _STEP[stretch.group(1)]
+        if depth > DEPTH:
+            raise Rejected(Reason.MALFORMED, "file: nested too deeply", depth=depth, limit=DEPTH)
 
 
 def _no_number(_digits: str) -> None:

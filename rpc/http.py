@@ -43,6 +43,7 @@ from rpc.limits import (
     IDLE_TIMEOUT_MS,
     LINGER_TIMEOUT_MS,
     READ_BYTES,
+    READING_BODIES,
     REFUSED_CONNECTIONS,
     RETRY_AFTER_MS,
     SEND_BYTES,
@@ -159,6 +160,7 @@ class _Server:
         self.config = config
         self.app = app
         self.stopped = trio.Event()
+        self.reading = trio.Semaphore(READING_BODIES, max_value=READING_BODIES)
         self.held_bytes = 0
         self._open: dict[int, _Connection] = {}
         self._by_client: dict[str, int] = {}
@@ -266,6 +268,10 @@ class _Connection:
                 return None
             reader.feed(data)
             self._account()
+            if reader.phase is Phase.BODY:
+                # Large bodies take turns, so that many uploads do not come before consensus.
+                async with self._server.reading:
+                    await trio.lowlevel.checkpoint()
             while reader.requests:
                 if not await self._answer(reader.requests[0]):
                     return None

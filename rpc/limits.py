@@ -27,8 +27,11 @@ ECHO_BYTES = 200
 """How much of a client's own words an error repeats."""
 RESPONSE_BYTES = 4 * MIB
 """A full block at length or the largest envelope; copying this much takes the loop 1 ms."""
-RUNNING_REQUESTS = 16
-"""Runnable RPC tasks beside consensus: each takes the loop for some 2 ms, so 32 ms at worst."""
+RUNNING_REQUESTS = 4
+"""Runnable RPC tasks beside consensus. Each takes the loop for up to 2 ms between two looks of
+consensus, which needs about ten for a block; more at a time would not answer anybody sooner."""
+READING_BODIES = 2
+"""Connections that take the next 64 KiB of a body between two looks at the loop: 0.2 ms."""
 WAITING_REQUESTS = 256
 """Beyond those that run: half a second of work. Who comes then hears `busy` at once."""
 WAITING_REQUESTS_PER_ADDRESS = 64
