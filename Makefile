@@ -33,7 +33,7 @@ imports: setup
 	$(BIN)/lint-imports
 
 unit: setup
-	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors tests/fuzz
+	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors tests/fuzz tests/peer_bugs
 
 slow: setup
 	$(BIN)/pytest -q tests/simulation tests/integration tests/e2e tests/nemesis

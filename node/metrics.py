@@ -3,7 +3,7 @@
 The registry belongs to the node object, so that two nodes in one process (tests) do not share it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
@@ -16,6 +16,8 @@ class Metrics:
 
     def __init__(self, stages: StageClock) -> None:
         self._registry = CollectorRegistry()
+        self._peers: Callable[[], Sequence[PeerView]] = tuple
+        self._own_expires_ms: Callable[[], int | None] = lambda: None
         self._stages = stages
         registry = self._registry
         self.height = Gauge("kanglian_height", "Newest executed height", registry=registry)
@@ -63,8 +65,16 @@ class Metrics:
             "kanglian_stage_cpu_seconds", "CPU time by stage", ["stage"], registry=registry
         )
 
-    def show_links(self, peers: Sequence[PeerView], own_expires_ms: int | None) -> None:
-        """Set what is known of the other nodes, and when certificates end."""
+    def read_links(
+        self,
+        peers: Callable[[], Sequence[PeerView]],
+        own_expires_ms: Callable[[], int | None],
+    ) -> None:
+        """Where to read what is known of the other nodes, and when certificates end."""
+        self._peers, self._own_expires_ms = peers, own_expires_ms
+
+    def _show_links(self) -> None:
+        peers, own_expires_ms = self._peers(), self._own_expires_ms()
         for peer in peers:
             self._scores.labels(peer.name).set(peer.score)
             self._throttled.labels(peer.name).set(peer.throttled_ms / 1_000)
@@ -77,6 +87,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """The Prometheus text format."""
+        self._show_links()
         for stage in Stage:
             seconds = self._stages.nanoseconds[stage] / 1e9
             self._stage_seconds.labels(stage.value).set(seconds)

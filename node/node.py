@@ -127,6 +127,7 @@ class RunningNode:
         self._driver.is_behind = lambda: self._sync.is_behind
         self._router = self._make_router()
         self._network = self._make_network()
+        self.metrics.read_links(self.peers, lambda: self._network.own_expires_ms)
         self._writer.on_block(self._on_block)
 
     def _open_log(self) -> tuple[WriteAheadLog, int]:
@@ -291,7 +292,6 @@ class RunningNode:
                 await trio.lowlevel.checkpoint()
             self._pool.expire(self._executor.state_tip.time, self._candidates.ordered)
             self.metrics.pool.set(len(self._mempool))
-            self.metrics.show_links(self.peers(), self._network.own_expires_ms)
 
     # ---- Links: what the driver needs of the network ----
 

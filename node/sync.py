@@ -5,7 +5,7 @@ asked for and their certificates verified, then the batches of verified blocks a
 driver executes them. So nobody's word moves the target, a liar is found out at the price of one
 small answer, and bodies that are here already are not sent again. Consensus is never left: the
 driver applies blocks between two steps of the core, so nothing else can commit the same height.
-Source: architecture section 5; research consensus-reliability section 1.6; decision record 0027.
+Source: architecture section 5; research consensus-reliability section 1.6; decision record 0026.
 """
 
 from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ from p2p.frames import FrameKind
 
 WRITE_BYTES = 256 * KIB
 """A write stops growing here: 0.2 s on a 10 Mbit/s line, and a new vote waits no longer, or as long
-as one frame, of which the largest, a batch of 1 MiB, takes 0.9 s (docs/decisions/0027)."""
+as one frame, of which the largest, a batch of 1 MiB, takes 0.9 s (docs/decisions/0026)."""
 
 
 @unique

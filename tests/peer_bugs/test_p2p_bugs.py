@@ -333,7 +333,7 @@ def test_t10_served_catch_up_is_limited_by_reading_no_further(tmp_path):
 
 def test_t11_an_oversized_proposal_is_refused_before_a_byte_of_it_is_kept():
     reader = FrameReader()
-    length = 2 + LINK_LIMITS[FrameKind.PROPOSAL]
+    length = 2 * protocol.BLOCK_RECORD_BYTES
     with pytest.raises(PeerProtocolError, match="PROPOSAL frame of length"):
         reader.feed(length.to_bytes(4, "big") + bytes([FrameKind.PROPOSAL]))
 

@@ -232,6 +232,20 @@ def test_t02_a_lie_about_a_batch_is_the_fault_of_who_sent_it(tmp_path, lie, offe
     play(main, tmp_path)
 
 
+def test_t02_no_batch_is_asked_for_before_its_block_is_certified(tmp_path):
+    chain = make_chain()
+
+    async def main(node):
+        liar = Liar.of(node, LIAR, chain)
+        liar.lie = lambda blocks: [recertified(item, (0, 1)) for item in blocks]
+        node.sync.note(LIAR, COUNT)
+        await until(lambda: node.blamed)
+        assert node.blamed[0] == (LIAR, Offence.INVALID_SIGNATURE)
+        assert (node.sync.target, liar.asked) == (0, [(FrameKind.BLOCK_REQUEST, 1)])
+
+    play(main, tmp_path)
+
+
 @pytest.mark.parametrize("claims", [[2**63 - 1], [10**9, 2, 10**9], [9, 8, 7, 6], [0, 10**6]])
 def test_t03_no_claim_moves_the_target_beyond_a_verified_certificate(tmp_path, claims):
     chain = make_chain()
@@ -256,9 +270,16 @@ def test_t19_a_node_in_sync_signs_nothing_at_heights_that_correct_peers_have(tmp
     """It has work of its own, which wakes its core at every height."""
     chain = make_chain(10)
 
+    class FarPeer(ServingPeer):
+        """Two seconds away, so that a core that takes part has time to time out and vote."""
+
+        async def _deliver_now(self, kind, payload):
+            await trio.sleep(2)
+            await super()._deliver_now(kind, payload)
+
     async def main(node):
         for name in (LIAR, HONEST, OTHER):
-            ServingPeer.of(node, name, chain, at_once=1)
+            FarPeer.of(node, name, chain, at_once=1)
             node.sync.note(name, 10)
         node.admit([make_transaction(register(500), 500, is_signed=True)])
         await until(lambda: node.height == 10)
