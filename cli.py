@@ -6,66 +6,21 @@ them, so that `kanglian --help` comes at once.
 """
 # ruff: noqa: PLC0415 - see above
 
-import functools
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from ledger.errors import KanglianError
 from node import messages
 from node.messages import say
 from rpc import console
-
-P = ParamSpec("P")
-R = TypeVar("R")
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
-ANY_PATH = click.Path(path_type=Path, exists=True)
+from rpc.commands.base import ANY_PATH, FILE, FOLDER
+from rpc.commands.base import command as _command
+from rpc.commands.base import option as _option
 
 messages.language.set(messages.language_of(sys.argv, os.environ))
-
-
-def _guarded(function: Callable[P, int | None]) -> Callable[P, None]:
-    """Turn an error of ours into a line and an exit code; any other is a bug and shows itself."""
-
-    @functools.wraps(function)
-    def command(*arguments: P.args, **options: P.kwargs) -> None:
-        as_json = bool(options.get("as_json"))
-        try:
-            code = function(*arguments, **options) or 0
-        except KanglianError as error:
-            code = console.report(error, as_json=as_json)
-        except BaseExceptionGroup as group:
-            ours = console.error_in(group)
-            if ours is None:
-                raise
-            code = console.report(ours, as_json=as_json)
-        click.get_current_context().exit(code)
-
-    return command
-
-
-def _option(name: str, *flags: str, **settings: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """An option, `--name` unless a flag is given; its help stands in the catalogue."""
-    has_flag = any(flag.startswith("--") for flag in flags)
-    named = flags if has_flag else (f"--{name.replace('_', '-')}", *flags)
-    return click.option(*named, help=say(f"option_{name}"), **settings)
-
-
-def _command(group: click.Group, name: str) -> Callable[[Callable[P, int | None]], click.Command]:
-    """A command with `--json`, whose errors become exit codes."""
-    path = name if group is main else f"{group.name}_{name}"
-
-    def declare(function: Callable[P, int | None]) -> click.Command:
-        flag = _option("json", "as_json", is_flag=True)
-        return group.command(name, help=say(f"help_{path}"))(flag(_guarded(function)))
-
-    return declare
 
 
 def _now_ms() -> int:
@@ -270,23 +225,55 @@ def ca_init(
 @_option("authority", type=FOLDER, required=True)
 @_option("issue_out", "--out", type=FOLDER, required=True)
 @_option("passphrase_file", type=FILE)
+@_option("readmit", is_flag=True)
 def ca_issue(
-    address: str, authority: Path, out: Path, passphrase_file: Path | None, as_json: bool
+    address: str,
+    authority: Path,
+    out: Path,
+    passphrase_file: Path | None,
+    readmit: bool,
+    as_json: bool,
 ) -> None:
     """Issue a node's certificate for 90 days."""
-    from genesis.authority import issue_node, load_authority, save_node
+    from genesis.authority import issue_node, load_authority, public_key_hash, save_node
+    from genesis.register import check_issue, read_register, with_issued, write_register
     from ledger.addresses import decode_text
 
     now = console.utc(_now_ms())
     address_hex = decode_text(address)[1].hex()
     key_path = authority / "authority.key"
+    register = read_register(authority / "register.json")
+    check_issue(register, address, readmit=readmit)
     passphrase = console.authority_passphrase(key_path, passphrase_file)
     root = load_authority(authority / "authority.crt", key_path, passphrase, now)
     out.mkdir(parents=True, exist_ok=True, mode=0o700)
     certificate = out / "tls.crt"
-    save_node(issue_node(root, address_hex, now), certificate, out / "tls.key")
+    issued = issue_node(root, address_hex, now)
+    name = public_key_hash(issued.certificate_pem)
+    # Written first: a certificate that the register does not know could never be revoked by name.
+    write_register(authority / "register.json", with_issued(register, address, name, _now_ms()))
+    save_node(issued, certificate, out / "tls.key")
     view = {"certificate": str(certificate), "key": str(out / "tls.key"), "address": address}
     text = say("certificate_issued", certificate=certificate, address=address)
+    console.show(view, text, as_json=as_json)
+
+
+@_command(ca, "revoke")
+@click.argument("address")
+@_option("authority", type=FOLDER, required=True)
+@_option("reason", required=True)
+@_option("certificate_file", "--certificate", "certificate_file", type=FILE)
+def ca_revoke(
+    address: str, authority: Path, reason: str, certificate_file: Path | None, as_json: bool
+) -> None:
+    """Take a node's certificates back, and say what the members have to vote on."""
+    from genesis.register import revoke_node
+
+    path = authority / "register.json"
+    revoked = revoke_node(path, address, reason, certificate_file, _now_ms())
+    view = {"address": address, "certificates": [item.certificate for item in revoked]}
+    facts = [{"address": address, "certificate": item.certificate} for item in revoked]
+    text = "\n".join(say("certificate_revoked", **fact) for fact in facts)
     console.show(view, text, as_json=as_json)
 
 
@@ -479,6 +466,11 @@ def proof_verify(
         raise click.UsageError(say("record_needs_opening"))
     verdict = verify_files(path, genesis_path, record_path, opening_path)
     console.show(verdict, console.verdict_text(verdict, _now_ms()), as_json=as_json)
+
+
+from rpc.commands.members import member  # noqa: E402 - its help needs the language
+
+main.add_command(member)
 
 
 @main.group(help=say("help_bench"))

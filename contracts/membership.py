@@ -198,7 +198,9 @@ def _count(context: Context, number: bytes, proposal: Proposal) -> Standing:
     plan.execute()
     _close(context, number)
     context.emit("changed", Changed(number, plan.from_height))
-    return _store(context, number, msgspec.structs.replace(counted, from_height=plan.from_height))
+    _store(context, number, msgspec.structs.replace(counted, from_height=plan.from_height))
+    # As it stood when it passed: the change may have taken the vote of somebody who cast it.
+    return msgspec.structs.replace(standing, from_height=plan.from_height)
 
 
 def _proposal(context: Context, arguments: ProposalQuery) -> Proposal:

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -121,11 +122,23 @@ def fingerprint(certificate_pem: bytes) -> bytes:
 
     Raises: Rejected(MALFORMED) when the bytes are not one certificate in PEM.
     """
+    return sha256(_parsed(certificate_pem).public_bytes(Encoding.DER)).digest()
+
+
+def public_key_hash(certificate_pem: bytes) -> bytes:
+    """SHA-256 of the certificate's SubjectPublicKeyInfo: its name in revocations.
+
+    Raises: Rejected(MALFORMED) when the bytes are not one certificate in PEM.
+    """
+    key = _parsed(certificate_pem).public_key()
+    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+
+
+def _parsed(certificate_pem: bytes) -> x509.Certificate:
     try:
-        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        return x509.load_pem_x509_certificate(certificate_pem)
     except (ValueError, UnsupportedAlgorithm):
         raise Rejected(Reason.MALFORMED, "not a certificate in PEM form") from None
-    return sha256(certificate.public_bytes(Encoding.DER)).digest()
 
 
 def save_authority(

@@ -53,6 +53,8 @@ _ORGANISATIONS = (
     Organisation(id="demo_regulator", name="示范市卫生健康委员会"),
     Organisation(id="demo_university", name="示范医科大学"),
 )
+_ACCOUNT_OWNER = "demo_hospital"
+"""The organisation of account.json; the keys of the others lie in the folder `admins`."""
 _MODULES = (
     Module(name="archive", max_level=3, contracts=("data_index",)),
     Module(name="emr", max_level=3, contracts=("data_index",)),
@@ -221,7 +223,8 @@ def development_network(
     node_keys = {node.name: keys.ensure(node.key, AddressKind.NODE) for node in files}
     genesis = known
     if genesis is None:
-        description = _development_description(directory, node_keys, account, now_ms)
+        accounts = {_ACCOUNT_OWNER: account, **_admins(directory, keys)}
+        description = _development_description(directory, node_keys, accounts, now_ms)
         fingerprint = authority.fingerprint(root.certificate_pem)
         genesis = build_genesis(description, fingerprint, now_ms)
         write_genesis(path, genesis)
@@ -259,10 +262,9 @@ def _check_known(directory: Path, genesis: Genesis, key_files: tuple[Path, ...])
 
 
 def _development_description(
-    directory: Path, node_keys: dict[str, bytes], account: bytes, now_ms: int
+    directory: Path, node_keys: dict[str, bytes], accounts: dict[str, bytes], now_ms: int
 ) -> Description:
     owners = [organisation.id for organisation in _ORGANISATIONS]
-    address = address_of(single_key_script(AddressKind.TERMINAL, account), INTERNATIONAL)
     return Description(
         chain_name=f"康链开发网络 {directory.name}"[:128],
         authority_certificate="ca/authority.crt",
@@ -272,9 +274,21 @@ def _development_description(
             for index, (name, key) in enumerate(node_keys.items())
         ),
         modules=_MODULES,
-        accounts=(Account(encode_text(AddressKind.TERMINAL, address), "demo_hospital", "admin"),),
+        accounts=tuple(_admin(key, organisation) for organisation, key in accounts.items()),
         time=now_ms,
     )
+
+
+def _admins(directory: Path, keys: KeyFiles) -> dict[str, bytes]:
+    """An admin key of every other organisation, so that all can vote on members."""
+    others = [item.id for item in _ORGANISATIONS if item.id != _ACCOUNT_OWNER]
+    folder = directory / "admins"
+    return {name: keys.ensure(folder / f"{name}.json", AddressKind.TERMINAL) for name in others}
+
+
+def _admin(key: bytes, organisation: str) -> Account:
+    address = address_of(single_key_script(AddressKind.TERMINAL, key), INTERNATIONAL)
+    return Account(encode_text(AddressKind.TERMINAL, address), organisation, "admin")
 
 
 def _ensure_node(

@@ -65,6 +65,8 @@ class Reason(StrEnum):
     """An opening or record does not match the commitments on chain."""
     BAD_GENESIS = "bad_genesis"
     """A genesis file breaks a rule."""
+    REVOKED = "revoked"
+    """The authority took the node's last certificate back and has not readmitted it."""
     NOT_SUCCESSFUL = "not_successful"
     """The transaction is on chain but its receipt is not OK."""
 

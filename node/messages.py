@@ -76,6 +76,27 @@ PHRASES: Mapping[str, Phrase] = {
     "help_ca_issue": Phrase(
         "Issue a TLS certificate for the node ADDRESS.", "为节点 ADDRESS 签发 TLS 证书。"
     ),
+    "help_ca_revoke": Phrase(
+        "Revoke the TLS certificates of the node ADDRESS.", "吊销节点 ADDRESS 的 TLS 证书。"
+    ),
+    "help_member": Phrase("Nodes of the chain, by votes.", "链的成员节点（投票决定）。"),
+    "help_member_propose": Phrase("Propose a change of the members.", "提议成员变更。"),
+    "help_propose_add": Phrase("Add a node by its PUBLIC_KEY.", "以公钥 PUBLIC_KEY 加入节点。"),
+    "help_propose_remove": Phrase("Remove the node ADDRESS.", "移除节点 ADDRESS。"),
+    "help_propose_role": Phrase("Give the node ADDRESS another role.", "变更节点 ADDRESS 的角色。"),
+    "help_propose_revoke": Phrase(
+        "Revoke a TLS certificate of the node ADDRESS, as `ca revoke` names it.",
+        "吊销节点 ADDRESS 的 TLS 证书（由 `ca revoke` 给出）。",
+    ),
+    "help_propose_restore": Phrase(
+        "Lift the revocation of a TLS certificate.", "撤销对 TLS 证书的吊销。"
+    ),
+    "help_propose_file": Phrase(
+        "Propose the changes of a JSON file together.", "一并提议 JSON 文件中的变更。"
+    ),
+    "help_member_vote": Phrase("Vote for the proposal ID.", "为提案 ID 投赞成票。"),
+    "help_member_list": Phrase("List nodes and open proposals.", "列出节点和未决提案。"),
+    "help_member_show": Phrase("Show the proposal ID.", "显示提案 ID。"),
     "help_genesis": Phrase("The birth of a chain.", "链的创世。"),
     "help_genesis_build": Phrase(
         "Build genesis.json from a TOML description.", "由 TOML 描述文件生成 genesis.json。"
@@ -134,6 +155,15 @@ PHRASES: Mapping[str, Phrase] = {
     "option_issue_out": Phrase(
         "Folder for tls.crt and tls.key.", "存放 tls.crt 和 tls.key 的文件夹。"
     ),
+    "option_readmit": Phrase(
+        "Issue although the last certificate was revoked.", "即使上一张证书已被吊销也签发。"
+    ),
+    "option_reason": Phrase("Why, in a few words.", "原因，简要说明。"),
+    "option_certificate_file": Phrase(
+        "A certificate that the register does not know.", "登记簿中没有的证书文件。"
+    ),
+    "option_organisation": Phrase("Id of the organisation.", "机构标识。"),
+    "option_role": Phrase("Role of the node.", "节点角色。"),
     "option_genesis_out": Phrase("Where to write the genesis.", "创世文件的写入位置。"),
     "option_config": Phrase("Configuration file.", "配置文件。"),
     "option_store": Phrase(
@@ -201,6 +231,30 @@ PHRASES: Mapping[str, Phrase] = {
     "certificate_issued": Phrase(
         "certificate {certificate} for {address}", "已为 {address} 签发证书 {certificate}"
     ),
+    "certificate_revoked": Phrase(
+        "revoked {certificate}\nlinks end once the members have voted: kanglian member propose "
+        "revoke {address} {certificate} --rpc URL --key FILE",
+        "已吊销 {certificate}\n成员投票通过后连接终止：kanglian member propose "
+        "revoke {address} {certificate} --rpc URL --key FILE",
+    ),
+    "member_line": Phrase(
+        "{node}  {name}  {organisation}  {role}  since height {from_height}",
+        "{node}  {name}  {organisation}  {role}  自高度 {from_height} 起",
+    ),
+    "proposal_standing": Phrase(
+        "proposal {proposal}: {votes} of {needed} votes", "提案 {proposal}：{votes}/{needed} 票"
+    ),
+    "proposal_passed": Phrase(
+        "proposal {proposal} passed with {votes} votes; it holds from height {from_height} on",
+        "提案 {proposal} 以 {votes} 票通过；自高度 {from_height} 起生效",
+    ),
+    "proposal_lines": Phrase(
+        "{proposal}\nby {organisation} at height {height}: {reason}\nvotes: {votes}\n"
+        "holds from height {from_height} (0: still open)",
+        "{proposal}\n机构 {organisation}，高度 {height}：{reason}\n赞成：{votes}\n"
+        "生效高度 {from_height}（0 表示未决）",
+    ),
+    "change_line": Phrase("  {action} {facts}", "  变更 {action} {facts}"),
     "genesis_built": Phrase(
         "{path}\ngenesis hash {genesis_hash}; {nodes} nodes, {accounts} accounts",
         "{path}\n创世哈希 {genesis_hash}；{nodes} 个节点，{accounts} 个账户",

@@ -12,6 +12,7 @@ import trio
 from click.testing import CliRunner
 
 import cli
+from genesis.authority import public_key_hash
 from ledger.errors import InvariantError, Reason, Rejected, UnavailableError
 from node.keystore import load_public
 from rpc import console
@@ -255,3 +256,60 @@ def test_plain_progress_says_about_ten_lines(capsys):
         for done in range(1, 1_001):
             advance(done, 1_000, f"{done}")
     assert len(capsys.readouterr().err.splitlines()) == 11
+
+
+def issued_certificate(run):
+    """The address of a node that has a certificate of the authority `ca`."""
+    run("key", "new", "node.json", "--kind", "node", "--unencrypted")
+    address = run("key", "address", "node.json").stdout.strip()
+    run("ca", "init", "ca", "--unencrypted")
+    assert run("ca", "issue", address, "--authority", "ca", "--out", "node").exit_code == 0
+    return address
+
+
+def test_a_revoked_node_gets_no_certificate_until_it_is_readmitted(run, tmp_path):
+    address = issued_certificate(run)
+    name = public_key_hash((tmp_path / "node" / "tls.crt").read_bytes()).hex()
+    revoked = run("ca", "revoke", address, "--authority", "ca", "--reason", "stolen", "--json")
+    assert json.loads(revoked.stdout) == {"address": address, "certificates": [name]}
+    again = run("ca", "issue", address, "--authority", "ca", "--out", "next", "--json")
+    assert (again.exit_code, error_of(again)["kind"]) == (1, "revoked")
+    assert "stolen" in again.stderr
+    assert not (tmp_path / "next").exists()
+    back = run("ca", "issue", address, "--authority", "ca", "--out", "next", "--readmit")
+    assert back.exit_code == 0
+    renewed = run("ca", "issue", address, "--authority", "ca", "--out", "third")
+    assert renewed.exit_code == 0
+    register = json.loads((tmp_path / "ca" / "register.json").read_text())
+    assert [item["revoked"] is None for item in register["certificates"]] == [False, True, True]
+
+
+def test_a_revocation_says_what_the_members_have_to_propose(run, tmp_path):
+    address = issued_certificate(run)
+    name = public_key_hash((tmp_path / "node" / "tls.crt").read_bytes()).hex()
+    text = run("ca", "revoke", address, "--authority", "ca", "--reason", "stolen").stdout
+    assert f"kanglian member propose revoke {address} {name}" in text
+
+
+def test_only_what_the_register_knows_is_revoked_or_what_a_file_shows(run, tmp_path):
+    address = issued_certificate(run)
+    (tmp_path / "ca" / "register.json").unlink()
+    options = ("--authority", "ca", "--reason", "lost", "--json")
+    unknown = run("ca", "revoke", address, *options)
+    assert (unknown.exit_code, error_of(unknown)["kind"]) == (1, "malformed")
+    assert "--certificate" in unknown.stderr
+    wrong = run("ca", "revoke", "kn1x", *options)
+    assert error_of(wrong)["kind"] == "bad_address"
+    shown = run("ca", "revoke", address, *options, "--certificate", "node/tls.crt")
+    assert len(json.loads(shown.stdout)["certificates"]) == 1
+    twice = run("ca", "revoke", address, *options)
+    assert error_of(twice)["kind"] == "malformed"
+
+
+def test_a_damaged_register_is_named_and_nothing_is_issued(run, tmp_path):
+    address = issued_certificate(run)
+    (tmp_path / "ca" / "register.json").write_text("{")
+    result = run("ca", "issue", address, "--authority", "ca", "--out", "next", "--json")
+    assert error_of(result)["kind"] == "malformed"
+    assert "register.json" in result.stderr
+    assert not (tmp_path / "next").exists()

@@ -9,7 +9,7 @@ import pytest
 from node.messages import PHRASES, Language, language, language_of, say
 
 ROOT = Path(__file__).parents[3]
-SOURCES = [ROOT / "cli.py", *sorted(ROOT.glob("rpc/*.py")), *sorted(ROOT.glob("bench/*.py"))]
+SOURCES = [ROOT / "cli.py", *sorted(ROOT.glob("rpc/**/*.py")), *sorted(ROOT.glob("bench/*.py"))]
 
 
 def facts(text):
@@ -30,10 +30,10 @@ def test_a_phrase_says_the_same_facts_in_both_languages(key):
 
 def test_every_phrase_is_used_and_every_used_phrase_exists():
     text = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES)
-    options = {f"option_{name}" for name in re.findall(r'_option\(\s*"(\w+)"', text)}
+    options = {f"option_{name}" for name in re.findall(r'\b_?option\(\s*"(\w+)"', text)}
     commands = {
         f"help_{name}" if group == "main" else f"help_{group}_{name}"
-        for group, name in re.findall(r'@_command\((\w+), "(\w+)"\)', text)
+        for group, name in re.findall(r'@_?command\((\w+), "(\w+)"\)', text)
     }
     said = set(re.findall(r'say\(\s*"(\w+)"', text))
     chosen = set(re.findall(r'"(network_detached|network_ready)"', text))

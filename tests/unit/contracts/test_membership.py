@@ -383,3 +383,10 @@ def test_a_restart_at_every_height_around_a_change_finds_the_same_sets(chain):
         chain.restart()
         assert (sets(), chain.writer.proposers(), chain.tip) == before
         chain.decide(time=chain.tip.time + 60_000)
+
+
+def test_an_organisation_may_vote_its_own_last_master_out(chain):
+    number = chain.propose(remove(master_of("hospital")), add(organisation="clinic"))
+    chain.act(CLINIC, "vote", number)
+    receipt = chain.act(CENTRE, "vote", number)
+    assert receipt.output == encode(Standing(number, 3, 3, chain.tip.height + 2))

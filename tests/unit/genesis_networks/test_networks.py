@@ -46,9 +46,12 @@ def test_a_network_has_everything_that_its_nodes_need(tmp_path, nodes):
     assert [module.name for module in genesis.modules] == ["archive", "emr", "system", "trial"]
     assert genesis.authority == fingerprint((tmp_path / "ca/authority.crt").read_bytes()).hex()
     account = load_public(network.account_key)
-    assert [(one.address, one.organisation, one.role) for one in genesis.accounts] == [
-        (account.address, "demo_hospital", "admin")
-    ]
+    admins = {"demo_hospital": account.address} | {
+        path.stem: load_public(path).address for path in (tmp_path / "admins").iterdir()
+    }
+    assert {one.organisation: one.address for one in genesis.accounts} == admins
+    assert {one.role for one in genesis.accounts} == {"admin"}
+    assert sorted(admins) == [organisation.id for organisation in genesis.organisations]
     assert len(genesis.nodes) == len(network.nodes) == nodes
     addresses = {node.name: node.address for node in genesis.nodes}
     for index, node in enumerate(network.nodes):
