@@ -111,7 +111,7 @@ class _Stubborn:
         self._mix = mix
         self._random = generator
         self._clients = [Client(node.url, cluster.genesis, TIMEOUT_MS) for node in cluster.nodes]
-        self._registered: list[str] = []
+        self._doomed: deque[str] = deque()
         self._recent: deque[str] = deque(maxlen=2_000)
 
     def run(self) -> None:
@@ -138,16 +138,19 @@ class _Stubborn:
 
     def _create(self) -> None:
         for _ in range(CALL):
-            self._keep(self._register())
+            name = self._keep(self._register())
+            if self._chance(self._mix.supersedes):
+                self._doomed.append(name)
         if self._chance(self._mix.envelopes):
             self._keep(self._envelope())
-        if self._registered and self._chance(self._mix.supersedes):
-            self._supersede(self._registered.pop())
+        if self._doomed and self._doomed[0] in self._account.acknowledged:
+            self._supersede(self._doomed.popleft())
 
-    def _keep(self, wire: bytes) -> None:
+    def _keep(self, wire: bytes) -> str:
         name = parse_transaction(wire, self._chain).id.hex()
         self.waiting[name] = wire
         self._account.sent[name] = None
+        return name
 
     def _register(self) -> bytes:
         arguments = registration(self._load.next_number())
@@ -223,8 +226,6 @@ class _Stubborn:
 
     def _remember(self, name: str, wire: bytes) -> None:
         self._recent.append(name)
-        if self._chance(self._mix.supersedes):
-            self._registered.append(name)
         if self._chance(self._mix.repeats):
             # The answer is lost, as it were: the same bytes go to another node once more.
             self._ask([wire])

@@ -26,6 +26,7 @@ from tests.e2e.running import free_ports
 CLOCK = SystemClock()
 GLANCE_MS = 2_000
 READY_S = 60
+IDLE_TALK = ("peer_connected", "peer_disconnected", "dial_failed", "inbound_refused", "_ready")
 
 
 class Violation(Exception):
@@ -226,9 +227,9 @@ def look(node: Node) -> dict | None:
 
 
 def last_words(node: Node) -> str:
-    """The end of a node's log."""
+    """The end of a node's log, without the comings and goings of its links."""
     lines = node.log.read_text(errors="replace").splitlines()
-    return " | ".join(lines[-6:])
+    return " | ".join([line for line in lines if not any(one in line for one in IDLE_TALK)][-4:])
 
 
 def peers_through(node: Node, ports: dict[str, int], nodes: list[Node]) -> None:

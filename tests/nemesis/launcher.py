@@ -231,10 +231,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.kept is not None:
         keep_rotated_logs(options.kept)
-    if options.bug is not None:
-        BUGS[options.bug]()
     if options.point is not None:
         arm(Trigger(options.point, options.calls, options.note))
+    if options.bug is not None:
+        # After the point, so that a mistake that takes a call apart has the point in its middle.
+        BUGS[options.bug]()
     if options.report is not None:
         report_on_signal(options.report, traced=options.trace)
     sys.argv = ["kanglian", *options.command]
