@@ -208,7 +208,6 @@ class BatchFetch:
             if want.collections:
                 want.batch = self._parse(wire)
         except Rejected as refusal:
-            want.without[peer] = None
             is_forged = refusal.reason is Reason.BAD_SIGNATURE
             offence = Offence.INVALID_SIGNATURE if is_forged else Offence.MALFORMED
             raise PeerOffenceError(offence, f"batch: {refusal}") from refusal
