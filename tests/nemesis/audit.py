@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 
 from ledger.batch import parse_batch
 from ledger.block import BLOCK, HEADER, Header, block_hash
+from ledger.crypto.suite import CryptoSuite
 from ledger.genesis import genesis_validators, node_address
 from ledger.receipts import RECEIPT, Status
 from ledger.store.blocks import BlockStore
 from ledger.store.bodies import BodyFiles
 from ledger.store.leveldb import LevelStore
-from ledger.store.results import StateStore
+from ledger.store.results import NamespaceResult, StateStore
 from ledger.transaction import Transaction, operation_ids
 from ledger.votes import CERTIFICATE, VoteType, verify_certificate
 
@@ -97,12 +98,13 @@ def _one_chain(
         for stored in found:
             _check_certificate(stored.certificate, header, digest, cluster, evidence)
         _same_batches(stores, block.batches, number)
+        statuses = _statuses(receipts[0])
         for wire in stores[0].blocks.batches(block.batches):
             batch = parse_batch(wire, chain)
             evidence.note_batch(authors[batch.header.author], batch.header.sequence, batch.digest)
             for transaction in batch.transactions:
                 executed.ordered.add(transaction.id.hex())
-                _note_results(executed, transaction, number, receipts[0], chain.suite)
+                _note_results(executed, transaction, number, statuses, chain.suite)
     return executed
 
 
@@ -129,16 +131,23 @@ def _same_batches(stores: list[_Stores], digests: tuple[bytes, ...], height: int
     _all_equal(f"bodies of block {height}", stores, [one.blocks.batches(digests) for one in stores])
 
 
-def _note_results(
-    executed: Executed, transaction: Transaction, height: int, results: tuple, suite
-) -> None:
-    body = transaction.body
+def _statuses(results: tuple[NamespaceResult, ...]) -> dict[bytes, list[int]]:
+    """The statuses of a block's receipts by operation, in order."""
     statuses: dict[bytes, list[int]] = {}
     for result in results:
-        if (result.module, result.level) == (body.module, body.level):
-            for data in result.receipts:
-                receipt = RECEIPT.decode(data)
-                statuses.setdefault(receipt.id, []).append(receipt.status)
+        for data in result.receipts:
+            receipt = RECEIPT.decode(data)
+            statuses.setdefault(receipt.id, []).append(receipt.status)
+    return statuses
+
+
+def _note_results(
+    executed: Executed,
+    transaction: Transaction,
+    height: int,
+    statuses: dict[bytes, list[int]],
+    suite: CryptoSuite,
+) -> None:
     names = []
     for operation in operation_ids(transaction, suite):
         if operation not in statuses:

@@ -50,6 +50,7 @@ class Mix:
     bad_inputs: int = 5
     reads: int = 10
     repeats: int = 10
+    valid_for_ms: int = VALID_FOR_MS
 
 
 class Load:
@@ -161,7 +162,7 @@ class _Stubborn:
             "register",
             arguments,
             now_ms=CLOCK.now_ms(),
-            valid_for_ms=VALID_FOR_MS,
+            valid_for_ms=self._mix.valid_for_ms,
         )
 
     def _envelope(self) -> bytes:
@@ -170,7 +171,8 @@ class _Stubborn:
             for _ in range(5)
         ]
         now = CLOCK.now_ms()
-        return self._signer.envelope("archive", 1, calls, now_ms=now, valid_for_ms=VALID_FOR_MS)
+        valid_for_ms = self._mix.valid_for_ms
+        return self._signer.envelope("archive", 1, calls, now_ms=now, valid_for_ms=valid_for_ms)
 
     def _supersede(self, name: str) -> None:
         """Delete an earlier registration: the one write here whose success depends on the state."""
@@ -186,7 +188,7 @@ class _Stubborn:
             "supersede",
             arguments,
             now_ms=CLOCK.now_ms(),
-            valid_for_ms=VALID_FOR_MS,
+            valid_for_ms=self._mix.valid_for_ms,
         )
         self._keep(wire)
 

@@ -19,8 +19,8 @@ IN_TROUBLE = (1, 2, 2)
 """One of four down: the chain flows. Two: it stands still, and votes of one round meet restarts."""
 WATCH_S = 0.1
 GATHER_S = 0.5
-FIRE_S = 3.0
-"""A point that is not reached within this is given up: the node is killed where it stands."""
+FIRE_S = 2.5
+"""A point that a recovered node does not reach within this is given up: it dies where it is."""
 STUCK_S = 60.0
 TOGETHER_EVERY = 25
 
@@ -43,6 +43,7 @@ class Life:
     death: Death | None = None
     started_at: float = 0.0
     restart_at: float = 0.0
+    dies_at: float = 0.0
     is_recovered: bool = True
 
     @property
@@ -76,7 +77,7 @@ class Deck:
 
     def draw(self) -> Death:
         if not self._cards:
-            cards = [Death(label, self._calls(label), FIRE_S) for label in self._labels]
+            cards = [Death(label, self._calls(label), STUCK_S) for label in self._labels]
             cards += [self._moment(3.0) for _ in range(len(cards) // 4)]
             cards += [self._moment(0.9) for _ in range(len(cards) // 4)]
             self._random.shuffle(cards)
@@ -189,6 +190,7 @@ class Hunt:
             how = Start(bug=self._bug)
         life.is_recovered = False
         life.started_at = time.monotonic()
+        life.dies_at = life.started_at + (0.0 if life.death is None else life.death.after_s)
         self._cluster.start(life.node, how)
 
     def _attend(self, life: Life, now: float) -> None:
@@ -201,7 +203,7 @@ class Hunt:
             label = node.note.read_text()
             self._tally.covered.add(label)
             self._died(life, "point")
-        elif death is not None and now >= life.started_at + death.after_s:
+        elif death is not None and now >= life.dies_at:
             self._kill([life], "random")
         elif not life.is_recovered and now > life.started_at + STUCK_S:
             raise Violation(f"{node.name} does not recover within {STUCK_S} s: {last_words(node)}")
@@ -211,3 +213,5 @@ class Hunt:
         if height is not None and not life.is_recovered and height >= self.watch.best - 1:
             life.is_recovered = True
             self._tally.recoveries_s.append(time.monotonic() - life.started_at)
+            if life.death is not None and life.death.label is not None:
+                life.dies_at = time.monotonic() + FIRE_S

@@ -2,7 +2,7 @@
 
 What it decides: the slope of memory over the lives of a node. A process that was started anew
 begins lower than the one before, so each life has its own level, and all lives share one slope.
-What a life took before `WARM_S` fills caches and is left out.
+What a life took while caches filled is left out.
 """
 
 import json
@@ -14,8 +14,6 @@ from pathlib import Path
 from .cluster import Node
 
 MIB = 1024 * 1024
-WARM_S = 900.0
-"""The replay window covers ten minutes and one bucket; every other bounded store fills earlier."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,11 @@ class Sample:
 class Record:
     """All samples of one node, by life."""
 
+    warm_s: float
     lives: list[list[Sample]] = field(default_factory=list)
     most_descriptors: int = 0
     most_tasks: int = 0
+    growth: list[str] = field(default_factory=list)
 
     def begin(self) -> None:
         """The node was started."""
@@ -61,10 +61,15 @@ class Record:
         if node.report.exists():
             report = json.loads(node.report.read_text())
             self.most_tasks = max(self.most_tasks, report["tasks"])
+            self.growth = report["growth"]
         node.process.send_signal(signal.SIGUSR1)
 
-    def slope(self, warm_s: float = WARM_S) -> float | None:
-        """MiB an hour over the warm parts of all lives; None when there is too little of them."""
+    def slope(self, most_s: float) -> float | None:
+        """MiB an hour over the warm parts of all lives; None when there is too little of them.
+
+        A short run takes `most_s` for warm.
+        """
+        warm_s = min(self.warm_s, most_s)
         warm = [
             [(one.at_s, one.own_mib) for one in life if one.age_s >= warm_s] for life in self.lives
         ]

@@ -47,12 +47,12 @@ class Troubles:
         return self.generator.sample(self.cluster.nodes, count)
 
     def _mortals(self, count: int) -> list[Node]:
-        """The first node is never killed, so that its memory is seen over the whole run."""
-        return self.generator.sample(self.cluster.nodes[1:], count)
+        """The first two are never killed, so that their memory is seen over the whole run."""
+        return self.generator.sample(self.cluster.nodes[2:], count)
 
     def do_kill(self) -> None:
-        """SIGKILL to one node, or to three."""
-        victims = self._mortals(self.generator.choice((1, 1, 1, 3)))
+        """SIGKILL to one node, or to two."""
+        victims = self._mortals(self.generator.choice((1, 1, 2)))
         self.cluster.kill(*victims)
         self._last(0.0, 5.0)
         for node in victims:
