@@ -97,8 +97,6 @@ def _synced(data: bytes) -> bytes:
     for item in response.blocks:
         _block(item.block)
         CERTIFICATE.decode(item.certificate)
-        for batch in item.batches:
-            parse_batch(batch, CHAIN)
     return encode(response)
 
 
@@ -180,7 +178,7 @@ VOTE = wire.VoteMessage(1, 1, 0, DIGEST, -1, 2, SIGNATURE)
 NIL = wire.VoteMessage(2, 1, 3, None, -1, 1, SIGNATURE)
 PROPOSAL = wire.ProposalMessage(1, 0, DIGEST, -1, 1, SIGNATURE, BLOCK_WIRE)
 RESENT = wire.Resent((PROPOSAL,), (VOTE, NIL))
-SYNCED = wire.SyncedBlock(BLOCK_WIRE, BLOCKS.certificate, tuple(BATCHES[:1]))
+SYNCED = wire.SyncedBlock(BLOCK_WIRE, BLOCKS.certificate)
 ENTRIES = [
     wal.LoggedVote(encode(VOTE), own=True),
     wal.LoggedProposal(encode(PROPOSAL), own=False),
@@ -300,8 +298,8 @@ TARGETS = (
     Target("vote", _schema(wire.VOTE), [encode(VOTE), encode(NIL)], weight=12),
     Target("proposal", _schema(wire.PROPOSAL), [encode(PROPOSAL)], weight=8),
     Target("status", _schema(wire.STATUS), [encode(wire.StatusMessage(1, 0, 2))], weight=8),
-    Target("batch request", _schema(wire.BATCH_REQUEST), [encode(wire.BatchRequest((DIGEST,)))]),
-    Target("block request", _schema(wire.BLOCK_REQUEST), [encode(wire.BlockRequest(1, 64))]),
+    Target("batch request", _schema(wire.BATCH_REQUEST), [encode(wire.BatchRequest(9, DIGEST))]),
+    Target("block request", _schema(wire.BLOCK_REQUEST), [encode(wire.BlockRequest(9, 1, 64))]),
     Target("block response", _synced, [encode(wire.BlockResponse(7, (SYNCED,)))]),
     Target("consensus", _consensus, [encode(RESENT)], weight=8),
     Target("frames", _frames, FRAMES, PEER, weight=8),

@@ -229,9 +229,7 @@ def test_t23_decoders_that_run_in_two_threads_do_not_meet():
 
     def hammer():
         for _ in range(40):
-            for message in messages:
-                if schema.decode(encode(message)) != message:
-                    wrong.append(message)
+            wrong.extend(one for one in messages if schema.decode(encode(one)) != one)
 
     threads = [threading.Thread(target=hammer) for _ in range(4)]
     for thread in threads:

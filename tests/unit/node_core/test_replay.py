@@ -1,4 +1,4 @@
-"""The replay window: an id is executed once, in the pool and at execution, whatever lies between."""
+"""The replay window: an id runs once, in the pool and at execution, whatever lies between."""
 
 import pytest
 import trio
@@ -11,12 +11,10 @@ from ledger.transaction import operation_ids
 from node.admission import Admission
 from node.mempool import Mempool
 from node.stages import StageClock
-from node.sync import serve
 from node.synced import append_synced
-from node.wire import BlockRequest
 from tests.unit.ledger.worlds import SUITE
 
-from .chains import TIME, LocalChain, facts, make_batch, make_transaction, register
+from .chains import TIME, LocalChain, facts, fetched, make_batch, make_transaction, register
 
 
 class Hands:
@@ -47,8 +45,8 @@ def pool_answers(chain, *transactions):
 def copy_of(chain):
     """Another node that has synced every block from this one."""
     other = LocalChain()
-    answer = serve(chain.blocks, BlockRequest(1, 64))
-    trio.run(append_synced, other.writer, answer.blocks, lambda _height: None)
+    blocks = fetched(chain, *range(1, chain.tip.height + 1))
+    trio.run(append_synced, other.writer, blocks, lambda _height: None)
     return other
 
 
