@@ -19,6 +19,11 @@ INTEGERS = (
     *(-1, 0, 1, 2, 23, 24, 31, 32, 64, 127, 128, 255, 256, 65_535, 65_536),
     *(2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53, 2**63 - 1, 2**63, 2**64 - 1, -(2**31), -(2**63)),
 )
+# Lengths as frames and log records write them.
+LENGTHS = tuple(
+    number.to_bytes(4, "big")
+    for number in (*range(9), 63, 64, 255, 513, 2**16, 2**17 + 1, 2**20 + 2**16 + 2, 2**32 - 1)
+)
 LIES = (
     *(b"\xdd\xff\xff\xff\xff", b"\xdc\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdb\x7f\xff\xff\xff"),
     *(b"\xdf\xff\xff\xff\xff", b"\xc9\xff\xff\xff\xff\x00", b"\x9f", b"\xbf", b"\xc1"),
@@ -66,7 +71,10 @@ def mutated(generator: Random, samples: list[bytes], *, is_json: bool) -> bytes:
 def _bytes_bent(generator: Random, data: bytes, samples: list[bytes], pieces) -> bytes:
     size = len(data)
     at = int(generator.random() * (size + 1))
-    match int(generator.random() * 8):
+    match int(generator.random() * 9):
+        case 8:
+            at = 0 if generator.random() < 0.3 else at
+            return data[:at] + generator.choice(LENGTHS) + data[at + 4 :]
         case 0 if size:
             flipped = bytearray(data)
             flipped[at % size] ^= 1 << int(generator.random() * 8)

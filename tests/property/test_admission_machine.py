@@ -171,7 +171,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.door.candidates.start_height(self.chain.tip.height + 1)
         self.proposed, self.round = None, 0
 
-    @rule(milliseconds=st.sampled_from([1, 500, 5_000, 40_000]))
+    @rule(milliseconds=st.sampled_from([1, 1_500, 5_000, 40_000]))
     def time_passes(self, milliseconds):
         self.clock.now += milliseconds
         self.door.expire()
@@ -227,8 +227,8 @@ class AdmissionMachine(RuleBasedStateMachine):
 
 
 AdmissionMachine.TestCase.settings = settings(
-    max_examples=40,
-    stateful_step_count=25,
+    max_examples=120,
+    stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -1,4 +1,4 @@
-"""The replay window: an id runs once, in the pool and at execution, whatever lies between."""
+"""The replay window: an id is executed once, whatever restart, sync or block lies between."""
 
 import pytest
 import trio
