@@ -9,7 +9,6 @@ log refuses, and the node must not vote where it may have voted (quarantine).
 Source: architecture section 5; research consensus-reliability section 1.5.
 """
 
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import cast
 
 from ledger.codec import Record, Schema, encode
 from ledger.errors import KanglianError, Rejected, UnavailableError
+from ledger.store.disk import OPERATING_SYSTEM_DISK, Disk, File
 from ledger.store.port import Place
 from node.limits import LOG_BUFFER_BYTES, LOG_RECORD_BYTES, LOG_ROTATE_BYTES
 
@@ -122,24 +122,26 @@ class Recovered:
 class WriteAheadLog:
     """An append-only file that one process owns."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk = OPERATING_SYSTEM_DISK) -> None:
         """Open or create the log and read what it remembers.
 
         Raises: LogDamagedError, UnavailableError.
         """
         self._path = path
+        self._disk = disk
         self.recovered = Recovered()
-        self._file = None
+        self._file: File | None = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.is_new = not path.exists()
-            data = b"" if self.is_new else path.read_bytes()
-            intact = self._recover(data)
-            self._file = path.open("ab", buffering=0)
-            if intact < len(data):
-                os.ftruncate(self._file.fileno(), intact)
-            os.fsync(self._file.fileno())
-            _sync_folder(path.parent)
+            disk.create_folder(path.parent)
+            self.is_new = not disk.exists(path)
+            file = disk.create(path) if self.is_new else disk.open(path, writing=True)
+            length = file.size()
+            intact = self._recover(file.read(length, 0))
+            if intact < length:
+                file.truncate(intact)
+            file.sync()
+            disk.sync_folder(path.parent)
+            self._file = file
         except OSError as error:
             raise UnavailableError(f"cannot open the log {path}: {error}") from error
         self._size = intact
@@ -178,7 +180,7 @@ class WriteAheadLog:
         if self._file is None:
             return
         try:
-            os.fdatasync(self._file.fileno())
+            self._file.sync()
         except OSError as error:
             raise UnavailableError(f"cannot write the log {self._path}: {error}") from error
 
@@ -190,11 +192,9 @@ class WriteAheadLog:
         self._buffer.clear()
         self._buffered_bytes = 0
         try:
-            written = self._file.write(data)
+            self._file.write(data, self._size)
         except OSError as error:
             raise UnavailableError(f"cannot write the log {self._path}: {error}") from error
-        if written != len(data):
-            raise UnavailableError(f"short write to {self._path}: is the disk full?")
         self._size += len(data)
 
     def end_height(self, ended: EndedHeight) -> None:
@@ -213,14 +213,16 @@ class WriteAheadLog:
     def _rotate(self, ended: EndedHeight) -> None:
         payload = encode(ended)
         fresh = self._path.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(_HEAD.pack(len(payload), zlib.crc32(payload)) + payload)
-            file.flush()
-            os.fsync(file.fileno())
+        disk = self._disk
+        if disk.exists(fresh):
+            disk.remove(fresh)
+        file = disk.create(fresh)
+        file.write(_HEAD.pack(len(payload), zlib.crc32(payload)) + payload, 0)
+        file.sync()
         self.close()
-        fresh.replace(self._path)
-        _sync_folder(self._path.parent)
-        self._file = self._path.open("ab", buffering=0)
+        disk.replace(fresh, self._path)
+        disk.sync_folder(self._path.parent)
+        self._file = file
         self._size = _HEAD.size + len(payload)
 
     def close(self) -> None:
@@ -230,13 +232,13 @@ class WriteAheadLog:
             self._file = None
 
 
-def set_aside(path: Path) -> Path:
+def set_aside(path: Path, disk: Disk = OPERATING_SYSTEM_DISK) -> Path:
     """Rename a damaged log so that a new one can start; the evidence is kept."""
     number = 1
-    while (aside := path.with_suffix(f".damaged-{number}")).exists():
+    while disk.exists(aside := path.with_suffix(f".damaged-{number}")):
         number += 1
-    path.rename(aside)
-    _sync_folder(path.parent)
+    disk.replace(path, aside)
+    disk.sync_folder(path.parent)
     return aside
 
 
@@ -267,11 +269,3 @@ def _entry_at(data: bytes, offset: int) -> tuple[int, Entry] | None:
 def _is_followed(data: bytes, damaged: int) -> bool:
     last = min(len(data), damaged + _SEARCH_BYTES)
     return any(_entry_at(data, offset) is not None for offset in range(damaged + 1, last))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

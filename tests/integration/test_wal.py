@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ledger.errors import UnavailableError
+from ledger.store.disk import OPERATING_SYSTEM_DISK
 from ledger.store.port import Place
 from node import limits, wal
 from node.wal import (
@@ -167,7 +168,7 @@ def test_a_log_in_an_unusable_place_is_refused(tmp_path):
 def test_a_full_disk_stops_the_log(path):
     log = WriteAheadLog(path)
     log._file.close()
-    log._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115 - the log closes it
+    log._file = OPERATING_SYSTEM_DISK.open(Path("/dev/full"), writing=True)
     log.append(LoggedWork(1))
     with pytest.raises(UnavailableError):
         log.sync()
