@@ -39,6 +39,8 @@ class Reason(StrEnum):
     """The signing script is not the account's current one."""
     POOL_FULL = "pool_full"
     """The mempool has no room; try again later."""
+    DISK_LOW = "disk_low"
+    """The node's disk is nearly full: it only serves reads; use another node or try later."""
     SENDER_LIMIT = "sender_limit"
     """This sender has too many transactions waiting."""
     BAD_ADDRESS = "bad_address"

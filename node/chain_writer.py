@@ -63,12 +63,15 @@ class ChainWriter:
         """Execute what was decided but not executed; say what the log must know.
 
         `end_height` records a durable block in the log, where the crash came before its record.
-        Raises: InvariantError when a store lost what another still knows.
+        Raises: InvariantError when a store lost what another still knows; it names the file.
         """
         state = self.executor.state_tip.height
         stored = self.blocks.height
         if state > stored:
-            raise InvariantError(f"state is at {state} but blocks end at {stored}: blocks are lost")
+            raise InvariantError(
+                f"state is at {state} but blocks end at {stored}: blocks are lost; rebuild this "
+                "node from its peers"
+            )
         self.executor.rebuild_window(self.read_block)
         for height in range(state + 1, stored + 1):
             await self.executor.execute(self.read_block(height))
@@ -77,8 +80,13 @@ class ChainWriter:
             return
         recovered = log.recovered
         ended = 0 if recovered.ended is None else recovered.ended.height
-        if ended > stored:
-            raise InvariantError(f"the log ended {ended} but blocks end at {stored}")
+        if recovered.ended is not None and not stored - 1 <= ended <= stored:
+            raise InvariantError(
+                f"the log {log.path} ended {ended} but blocks end at {stored}: one of them is an "
+                "old copy or lost its end. Move the log away and start again: the node then waits "
+                "until it is past all it may have signed; if blocks are lost, rebuild it from its "
+                "peers"
+            )
         if ended < stored and (recovered.ended is not None or recovered.entries):
             end_height(stored)
             recovered.entries.clear()

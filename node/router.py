@@ -23,7 +23,8 @@ from node.batches import BatchPool
 from node.candidates import Candidates
 from node.chain_writer import ChainWriter
 from node.clock import Clock
-from node.driver import BatchArrived, ConsensusDriver
+from node.driver import ConsensusDriver
+from node.driver_parts import BatchArrived
 from node.metrics import Metrics
 from node.stages import Stage, StageClock
 from node.sync import BlockSync, serve
@@ -180,6 +181,7 @@ class Router:
 
     def _on_status(self, peer: Peer, status: wire.StatusMessage) -> None:
         self._sync.note(peer.address, status.height - 1)
+        self._driver.hear(peer.address, status.height - 1)
         if status.height == self._driver.height:
             event = PeerStatus(
                 peer.address, Height(status.height), Round(status.round), status.step

@@ -35,6 +35,13 @@ class SyncAnswer:
     applied: trio.Event = field(default_factory=trio.Event)
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimDropped:
+    """A peer could not show the blocks that it claims to have."""
+
+    peer: Address
+
+
 @dataclass(slots=True)
 class _Open:
     peer: Address
@@ -52,7 +59,7 @@ class BlockSync:
         height: Callable[[], int],
         faults: int,
         send: Callable[[Address, FrameKind, bytes], bool],
-        deliver: Callable[[SyncAnswer], None],
+        deliver: Callable[[SyncAnswer | ClaimDropped], None],
     ) -> None:
         self._height = height
         self._faults = faults
@@ -125,6 +132,7 @@ class BlockSync:
             # Its claim leads nowhere: a liar must not keep this node from serving its clients.
             self._ignored_until[peer] = trio.current_time() + _DISTRUST_S
             self.forget(peer)
+            self._deliver(ClaimDropped(peer))
         await trio.sleep(_GRACE_S)
 
     async def receive(self, peer: Address, response: BlockResponse) -> bool:

@@ -5,7 +5,7 @@ from trio.testing import MockClock
 
 from ledger.ids import Address
 from node.limits import REQUEST_TIMEOUT_MS
-from node.sync import BlockSync, serve
+from node.sync import BlockSync, ClaimDropped, serve
 from node.wire import BLOCK_REQUEST, BlockRequest, BlockResponse
 from p2p.frames import FrameKind
 
@@ -20,7 +20,7 @@ class World:
     faults = 0
 
     def __init__(self, tip=10):
-        self.height, self.tip, self.asked = 0, tip, []
+        self.height, self.tip, self.asked, self.dropped = 0, tip, [], []
         self.sync = BlockSync(
             height=lambda: self.height, faults=self.faults, send=self._send, deliver=self._deliver
         )
@@ -38,6 +38,9 @@ class World:
         assert await self.sync.receive(peer, BlockResponse(start, ()))
 
     def _deliver(self, answer):
+        if isinstance(answer, ClaimDropped):
+            self.dropped.append(answer.peer)
+            return
         self.height = min(self.tip, self.height + 4)
         answer.applied.set()
 
@@ -94,6 +97,7 @@ def test_a_claim_that_leads_nowhere_is_dropped_and_not_heard_again_at_once():
         world.sync.note(LIAR, 2**63 - 2)
         await world.run(20)
         assert [peer for peer, _ in world.asked] == [LIAR] * 3
+        assert world.dropped == [LIAR]
         world.sync.note(LIAR, 2**63 - 2)
         assert (world.sync.best, world.sync.is_behind) == (0, False)
 
