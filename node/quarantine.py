@@ -114,6 +114,8 @@ class VotingGate:
 
     def is_past(self, height: int, round_number: int) -> bool:
         """Whether an own signature here may stem from what this node no longer remembers."""
+        if not self.is_open and self.memory is not Memory.COMPLETE:
+            return True  # how far the past reaches is known when the gate opens
         release = self.release
         if release is not None and height == release.height:
             return round_number <= release.after_round

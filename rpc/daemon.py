@@ -12,6 +12,7 @@ import trio
 
 from node import logs
 from node.config import NodeConfig
+from node.folder_lock import locked
 from node.keystore import PassphraseSource
 from node.node import RunningNode
 from rpc.http import HttpConfig, serve_http
@@ -26,9 +27,15 @@ _GC_ALLOCATIONS = 400_000
 async def run(config: NodeConfig, passphrase: PassphraseSource) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Raises: what `RunningNode` raises; UnavailableError when a port is taken.
+    Raises: what `RunningNode` raises; FolderInUseError when another process has the data folder;
+        UnavailableError when a port is taken.
     """
     logs.configure(config.log)
+    with locked(config.node.data_dir):
+        await _serve(config, passphrase)
+
+
+async def _serve(config: NodeConfig, passphrase: PassphraseSource) -> None:
     node = RunningNode(config, passphrase)
     app = build_app(node, node.metrics.render)
     door = HttpConfig(config.rpc.listen_host, config.rpc.listen_port)

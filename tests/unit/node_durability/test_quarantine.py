@@ -106,6 +106,13 @@ def test_what_may_have_been_signed_before_is_of_the_past(memory, newest, past):
     assert [one.is_past(past, 0), one.is_past(past + 1, 0)] == [True, False]
 
 
+def test_a_node_that_knows_of_its_loss_does_not_wonder_at_its_old_signatures():
+    one = gate(Memory.LOST)
+    assert one.is_past(1_000, 0)
+    assert opened(one, 9, 9, 9)
+    assert not one.is_past(1_000, 0)
+
+
 def test_a_released_node_votes_at_the_height_of_its_release():
     release = LoggedRelease(6, 3, -1, None, b"", ())
     one = gate(Memory.LOST, release=release)
