@@ -20,6 +20,7 @@ from ledger.errors import KanglianError
 from node import messages
 from node.messages import say
 from rpc import console
+from rpc.commands.release import add_commands
 
 if TYPE_CHECKING:
     from node.keystore import PublicHalf
@@ -347,6 +348,9 @@ def node_run(config: Path, as_json: bool) -> None:  # noqa: ARG001 - `_guarded` 
 
     key_file, passphrase_file = loaded.node.key_file, loaded.node.passphrase_file
     trio.run(run, loaded, console.passphrases(passphrase_file, key_file))
+
+
+add_commands(node, _command, _option, _now_ms)
 
 
 @_command(main, "info")

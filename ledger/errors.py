@@ -59,6 +59,8 @@ class Reason(StrEnum):
     """An opening or record does not match the commitments on chain."""
     BAD_GENESIS = "bad_genesis"
     """A genesis file breaks a rule."""
+    BAD_STATEMENT = "bad_statement"
+    """A node's statement, or a set of them, cannot release a node from quarantine."""
     NOT_SUCCESSFUL = "not_successful"
     """The transaction is on chain but its receipt is not OK."""
 

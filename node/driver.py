@@ -413,6 +413,7 @@ class ConsensusDriver:
             validator_count=len(writer.validators.members),
             me=self._me if self.is_voting else None,
             proposers=writer.proposers(),
+            adopted=self._gate.adopted(self.height),
         )
         for effect in self.core.step(start):
             self._perform(effect)
@@ -438,6 +439,7 @@ class ConsensusDriver:
             self._decided = None
             if self._is_started:
                 self._start_height()
+                self._take_release()
                 self._offer_work()
         answer.applied.set()
 
@@ -462,4 +464,13 @@ class ConsensusDriver:
         )
         for effect in effects:
             self._perform(effect)
+        self._take_release()
         self._offer_work()
+
+    def _take_release(self) -> None:
+        """At the height of a release, what justifies its lock goes in like any other message."""
+        release = self._gate.release
+        if release is not None and release.height == self.height:
+            now = self._parts.clock.now_ms()
+            for signed in journal.released(release, self._parts.candidates, now):
+                self._feed(MessageReceived(signed))

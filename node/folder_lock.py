@@ -7,7 +7,7 @@ Source: research consensus-reliability section 1.5, "Duplicate instance".
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class FolderInUseError(UnavailableError):
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Generator[None]:
     """Own a data folder while the block runs; it is made when it is not there.
 
     Raises: FolderInUseError, UnavailableError.

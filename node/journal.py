@@ -103,6 +103,13 @@ def own_messages(entries: Iterable[Entry]) -> Iterator[Signed]:
             yield wire.signed_proposal(wire.PROPOSAL.decode(entry.message))
 
 
+def released(release: LoggedRelease, candidates: Candidates, now_ms: int) -> list[Signed]:
+    """The messages that justify the lock of a release."""
+    votes = [wire.signed_vote(wire.VOTE.decode(item)) for item in release.prevotes]
+    proposals = [release.proposal] if release.proposal else []
+    return [_proposal(item, candidates, now_ms).signed for item in proposals] + votes
+
+
 def resent(messages: Sequence[Signed], candidates: Candidates) -> bytes:
     """A frame of messages that a peer may have missed; a proposal needs its block to be known."""
     proposals: list[wire.ProposalMessage] = []

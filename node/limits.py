@@ -72,3 +72,7 @@ DUPLICATE_HEIGHTS = 10
 """No vote while one of so many newest certificates has our signature and we cannot say why."""
 ARRIVAL_STATUS_MS = 1_000
 """How often a node that has not heard enough says where it stands, which makes peers answer."""
+RELEASE_ROUNDS = 2
+"""A released node skips so many rounds: one that it may have entered unheard, and one to spare."""
+STATEMENT_BYTES = 1 * MIB
+"""A statement holds a certificate, a block and two votes of each of 128 validators, in hex."""

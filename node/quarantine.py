@@ -17,9 +17,10 @@ from pathlib import Path
 
 import structlog
 
+from consensus.events import Adopted
 from ledger.batch import GENESIS_BATCH
 from ledger.errors import InvariantError
-from ledger.ids import Address
+from ledger.ids import Address, BlockHash, Round
 from ledger.store.disk import OPERATING_SYSTEM_DISK, Disk
 from ledger.validators import ValidatorSet
 from node.limits import DUPLICATE_HEIGHTS, QUARANTINE_HEIGHTS, WATCHED_HEIGHTS
@@ -111,6 +112,14 @@ class VotingGate:
     def may_vote(self, height: int) -> bool:
         """Whether this node signs at a height."""
         return self.is_open and height >= self.voting_from
+
+    def adopted(self, height: int) -> Adopted | None:
+        """What a release imposes at a height."""
+        release = self.release
+        if release is None or release.height != height or not self.may_vote(height):
+            return None
+        value = None if release.locked_value is None else BlockHash(release.locked_value)
+        return Adopted(Round(release.after_round), Round(release.locked_round), value)
 
     def is_past(self, height: int, round_number: int) -> bool:
         """Whether an own signature here may stem from what this node no longer remembers."""

@@ -359,6 +359,26 @@ class WriteAheadLog:
             self._disk.remove(fresh)
 
 
+def read_log(path: Path, disk: Disk = OPERATING_SYSTEM_DISK) -> tuple[Recovered, bool]:
+    """What can be read of a stopped node's log, and whether that is all there was.
+
+    Changes nothing. Raises: UnavailableError.
+    """
+    recovered, intact = Recovered(), 0
+    if not disk.exists(path):
+        return recovered, False
+    try:
+        file = disk.open(path, writing=False)
+        data = file.read(file.size(), 0)
+        file.close()
+    except OSError as error:
+        raise UnavailableError(f"cannot read the log {path}: {error}") from error
+    for behind, entry in entries_of(data):
+        intact = behind
+        recovered.take(entry)
+    return recovered, recovered.ended is not None and not _is_history_lost(data, intact)
+
+
 def set_aside(path: Path, disk: Disk = OPERATING_SYSTEM_DISK) -> Path:
     """Rename a damaged log so that a new one can start; the evidence is kept."""
     number = 1

@@ -9,7 +9,11 @@ import pytest
 from node.messages import PHRASES, Language, language, language_of, say
 
 ROOT = Path(__file__).parents[3]
-SOURCES = [ROOT / "cli.py", *sorted(ROOT.glob("rpc/*.py")), *sorted(ROOT.glob("bench/*.py"))]
+SOURCES = [
+    ROOT / "cli.py",
+    *sorted(ROOT.glob("rpc/**/*.py")),
+    *sorted(ROOT.glob("bench/*.py")),
+]
 
 
 def facts(text):
@@ -33,10 +37,13 @@ def test_every_phrase_is_used_and_every_used_phrase_exists():
     options = {f"option_{name}" for name in re.findall(r'_option\(\s*"(\w+)"', text)}
     commands = {
         f"help_{name}" if group == "main" else f"help_{group}_{name}"
-        for group, name in re.findall(r'@_command\((\w+), "(\w+)"\)', text)
+        for group, name in re.findall(r'_command\((\w+), "([\w-]+)"\)', text)
     }
     said = set(re.findall(r'say\(\s*"(\w+)"', text))
-    chosen = set(re.findall(r'"(network_detached|network_ready)"', text))
+    pairs = (
+        "network_detached|network_ready|statement_made|statement_damaged|released_(?:locked|free)"
+    )
+    chosen = set(re.findall(f'"({pairs})"', text))
     assert options | commands | said | chosen == set(PHRASES)
 
 
