@@ -19,6 +19,7 @@ from rpc import console
 from rpc.commands.base import ANY_PATH, FILE, FOLDER
 from rpc.commands.base import command as _command
 from rpc.commands.base import option as _option
+from rpc.commands.release import add_commands
 
 messages.language.set(messages.language_of(sys.argv, os.environ))
 
@@ -341,6 +342,9 @@ def node_rebuild(config: Path, store: str, as_json: bool) -> None:
     from rpc.stores import rebuild_store
 
     rebuild_store(config, store, as_json=as_json)
+
+
+add_commands(node, _command, _option, _now_ms)
 
 
 @_command(main, "info")

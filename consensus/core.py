@@ -36,6 +36,7 @@ from consensus.messages import NO_ROUND, Proposal, Signed, Vote, VoteKind
 from consensus.next_height import NextHeight
 from consensus.resending import Resending
 from consensus.rules import (
+    adopt,
     cast,
     propose,
     recall,
@@ -150,15 +151,17 @@ class Core:
         invariant(event.proposers and in_range, "no proposers, or an index out of range")
         waiting = self._next.take() if event.height == self._next.height else []
         self._state = HeightState(event, self._timeouts, VoteBook(event.validator_count))
+        if event.adopted is not None:
+            adopt(self._state, event.adopted)
         self._resending = Resending()
         self._next = NextHeight(Height(event.height + 1))
         for signed in waiting:
             self._receive(signed)
 
     def _wake(self) -> None:
-        """Leave the idle step: the first round and the status timer start."""
+        """Leave the idle step: the first round (0 but after a release) and the status timer."""
         self._set_status_timer()
-        start_round(self._state, Round(0))
+        start_round(self._state, self._state.round)
         settle(self._state)
 
     def _set_status_timer(self) -> None:

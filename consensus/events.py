@@ -67,17 +67,31 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopted:
+    """What a node without memory takes over from others before it may vote again at a height.
+
+    It is locked on `locked_value` as of `locked_round` (-1 and None: on nothing) and takes part
+    only after round `after_round`, which no message that it may have signed has reached.
+    """
+
+    after_round: Round
+    locked_round: Round
+    locked_value: BlockHash | None
+
+
+@dataclass(frozen=True, slots=True)
 class StartHeight:
     """The block below `height` is durable. Heights only grow; they may jump after a block sync.
 
     `me` is None for an observer, which never signs. `proposers` are the eligible validators in
-    order (see `consensus/proposer.py`), never empty.
+    order (see `consensus/proposer.py`), never empty. `adopted` is set after a release alone.
     """
 
     height: Height
     validator_count: int
     me: ValidatorIndex | None
     proposers: tuple[ValidatorIndex, ...]
+    adopted: Adopted | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,17 @@ Source: arXiv 1807.04938, Algorithm 1, line numbers below; malachite core-driver
 
 from collections.abc import Callable
 
-from consensus.events import BuildBlock, Decide, SetTimer, Sign, Step, TimerId, TimerKind, Verdict
+from consensus.events import (
+    Adopted,
+    BuildBlock,
+    Decide,
+    SetTimer,
+    Sign,
+    Step,
+    TimerId,
+    TimerKind,
+    Verdict,
+)
 from consensus.height_state import HeightState, slot_of
 from consensus.messages import (
     NO_ROUND,
@@ -27,6 +37,7 @@ from consensus.messages import (
     Vote,
     VoteKind,
 )
+from ledger.errors import invariant
 from ledger.ids import BlockHash, Round
 
 Rule = Callable[[HeightState], bool]
@@ -55,6 +66,19 @@ def start_round(state: HeightState, round_number: Round) -> None:
     elif may_propose(state):
         propose(state, state.valid_value, state.valid_round)  # L16
     recall_votes(state)
+
+
+def adopt(state: HeightState, adopted: Adopted) -> None:
+    """Stand where a release puts a node without memory: locked, and in a round new to it.
+
+    The valid value is not set: `adopt_valid` does it once the quorum and the block are known.
+    """
+    is_locked = adopted.locked_value is not None
+    is_past = NO_ROUND < adopted.locked_round <= adopted.after_round
+    is_sound = is_past if is_locked else adopted.locked_round == NO_ROUND
+    invariant(is_sound, "an adopted lock has a value and a round that is over")
+    state.locked_value, state.locked_round = adopted.locked_value, adopted.locked_round
+    state.round = Round(adopted.after_round + 1)
 
 
 def may_propose(state: HeightState) -> bool:

@@ -39,6 +39,8 @@ class Reason(StrEnum):
     """The signing script is not the account's current one."""
     POOL_FULL = "pool_full"
     """The mempool has no room; try again later."""
+    DISK_LOW = "disk_low"
+    """The node's disk is nearly full: it only serves reads; use another node or try later."""
     SENDER_LIMIT = "sender_limit"
     """This sender has too many transactions waiting."""
     NAMESPACE_LIMIT = "namespace_limit"
@@ -67,6 +69,8 @@ class Reason(StrEnum):
     """A genesis file breaks a rule."""
     REVOKED = "revoked"
     """The authority took the node's last certificate back and has not readmitted it."""
+    BAD_STATEMENT = "bad_statement"
+    """A node's statement, or a set of them, cannot release a node from quarantine."""
     NOT_SUCCESSFUL = "not_successful"
     """The transaction is on chain but its receipt is not OK."""
 

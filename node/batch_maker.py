@@ -23,7 +23,7 @@ from node.chain_writer import ChainWriter
 from node.clock import Clock
 from node.mempool import Mempool
 from node.stages import Stage, StageClock
-from node.wal import LoggedBatch, WriteAheadLog
+from node.wal import LoggedBatch, Recovered, WriteAheadLog
 
 
 @dataclass(slots=True)
@@ -32,6 +32,20 @@ class AuthorState:
 
     sequence: int
     previous: BatchDigest = GENESIS_BATCH
+
+
+def resumed_author(recovered: Recovered, now_ms: int) -> AuthorState:
+    """Where a log says that this node's batches stand, and never below the clock.
+
+    The clock is what protects the numbers when the log is an old copy.
+    """
+    state = AuthorState(now_ms)
+    if recovered.ended is not None:
+        state = AuthorState(recovered.ended.own_sequence, BatchDigest(recovered.ended.own_previous))
+    for entry in recovered.entries:
+        if isinstance(entry, LoggedBatch) and entry.own_sequence >= 0:
+            state = AuthorState(entry.own_sequence + 1, BatchDigest(entry.digest))
+    return AuthorState(max(state.sequence, now_ms), state.previous)
 
 
 class BatchMaker:

@@ -86,8 +86,12 @@ class ChainWriter:
             return
         recovered = log.recovered
         ended = 0 if recovered.ended is None else recovered.ended.height
-        if ended > stored:
-            problem = f"it ends at {stored} but the log ended height {ended}: blocks are lost"
+        if recovered.ended is not None and not stored - 1 <= ended <= stored:
+            problem = (
+                f"it ends at {stored} but the log {log.path} ended {ended}: one of them is an old "
+                "copy or lost its end. If the log is the old one, move it away and start again: "
+                "the node then waits until it is past all it may have signed"
+            )
             raise StoreDamagedError(Store.BLOCKS, f"height {stored}", problem)
         if ended < stored and (recovered.ended is not None or recovered.entries):
             end_height(stored)

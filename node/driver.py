@@ -1,6 +1,7 @@
 """The consensus driver: feeds inputs to the core and performs its effects, in order.
 
-One task owns the core. An input is in the log before it is applied; a message of our own is signed,
+One task owns the core. It starts when the node knows what it may have signed (`quarantine.py`). An
+input is in the log before it is applied; a message of our own is signed,
 logged and synced before it leaves, and reaches the core only then. Building, checking and executing
 blocks come back as later inputs. It decides nothing: what to do is in the effects.
 Source: architecture section 5.
@@ -8,8 +9,7 @@ Source: architecture section 5.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import structlog
 import trio
@@ -26,7 +26,6 @@ from consensus.events import (
     Effect,
     Input,
     MessageReceived,
-    PeerStatus,
     SendTo,
     SetTimer,
     Sign,
@@ -35,78 +34,34 @@ from consensus.events import (
     TimerFired,
     WorkAvailable,
 )
-from consensus.messages import Evidence, Proposal, Signed, Vote
+from consensus.messages import Proposal, Signed, Vote
 from ledger.codec import encode
 from ledger.errors import Rejected, invariant
-from ledger.ids import Address, BatchDigest, Height, Round, Signature, ValidatorIndex
+from ledger.ids import Address, BatchDigest, Height, Round, ValidatorIndex
 from ledger.votes import Certificate
 from node import journal, limits, wire
-from node.batch_maker import BatchMaker
-from node.batches import BatchPool
-from node.candidates import Candidates, Check
-from node.chain_writer import ChainWriter
-from node.clock import Clock
-from node.metrics import Metrics
-from node.stages import Stage, StageClock
-from node.sync import SyncAnswer
+from node.candidates import Check
+from node.driver_parts import (
+    FROM_PEERS,
+    BatchArrived,
+    BuildNow,
+    Collaborators,
+    Event,
+    Heartbeat,
+    SpaceReturned,
+    TipHeard,
+)
+from node.quarantine import gate_of
+from node.sentinel import Sentinel
+from node.signer import Signer
+from node.stages import Stage
+from node.sync import ClaimDropped, SyncAnswer
 from node.synced import append_synced
 from node.timers import Timers
 from node.wal import EndedHeight, WriteAheadLog
 from p2p.frames import FrameKind
 
 _log = structlog.get_logger("consensus")
-
-
-class Links(Protocol):
-    """What the driver needs of the network; nothing here waits."""
-
-    def broadcast(self, kind: FrameKind, payload: bytes) -> int:
-        """Queue a frame for every linked node."""
-        ...
-
-    def send(self, address: Address, kind: FrameKind, payload: bytes) -> bool:
-        """Queue a frame for one node."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class BatchArrived:
-    """A verified batch is in the pool."""
-
-
-@dataclass(frozen=True, slots=True)
-class BuildNow:
-    """The moment to build the block that the core asked for has come."""
-
-    request: BuildBlock
-
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """Long silence: an empty block shows that the chain is alive."""
-
-    height: int
-
-
-_FROM_PEERS = (MessageReceived, PeerStatus)
-Event = Input | SyncAnswer | BatchArrived | BuildNow | Heartbeat
-
-
-@dataclass(frozen=True, slots=True)
-class Collaborators:
-    """The parts of a node that the driver joins."""
-
-    writer: ChainWriter
-    candidates: Candidates
-    pool: BatchPool
-    maker: BatchMaker
-    links: Links
-    clock: Clock
-    stages: StageClock
-    metrics: Metrics
-    sign: Callable[[bytes], Signature]
-    accuse: Callable[[Evidence], None]
-    """Keep what convicts a validator and bring it on chain; it may be told twice."""
 
 
 def _ignore(*_: object) -> None:
@@ -122,13 +77,21 @@ class ConsensusDriver:
         log: WriteAheadLog,
         parts: Collaborators,
         address: Address,
-        voting_from: int,
     ) -> None:
         self.core = core
-        self.voting_from = voting_from
         self._log = log
         self._parts = parts
         self._address = address
+        self._gate = gate_of(address, log.recovered)
+        self._signer = Signer(parts.writer.chain, parts.sign)
+        for own in journal.own_messages(log.recovered.entries):
+            self._signer.remember(own)
+        self._sentinel = Sentinel(
+            address, self._gate, self._signer, parts.writer, self._record_standing
+        )
+        parts.writer.on_block(self._sentinel.on_block)
+        self._is_started = False
+        self._withheld: list[Proposal | Vote] = []
         self._inbox: deque[Event] = deque()
         self._own: deque[Signed] = deque()
         self._answers: deque[Input] = deque()
@@ -159,7 +122,7 @@ class ConsensusDriver:
 
         Not while correct peers have decided it already: a node in sync disturbs nobody.
         """
-        is_due = self.height >= self.voting_from and not self.is_behind()
+        is_due = self._gate.may_vote(self.height) and not self.is_behind()
         return self._me is not None and is_due
 
     @property
@@ -167,25 +130,75 @@ class ConsensusDriver:
         """This node in the set that rules the height in progress; None for an observer."""
         return self._parts.writer.validators.index_of(self._address)
 
+    def hear(self, peer: Address, tip: int) -> None:
+        """A peer says which block it has."""
+        if not self._gate.is_open:
+            self.post(TipHeard(peer, tip))
+
     def post(self, event: Event) -> None:
         """Hand an event to the driver's task; never waits.
 
         When peers send faster than the core works, their messages are dropped: what matters of
         them is sent again with the next status.
         """
-        if len(self._inbox) >= limits.INBOX_EVENTS and isinstance(event, _FROM_PEERS):
+        if len(self._inbox) >= limits.INBOX_EVENTS and isinstance(event, FROM_PEERS):
             self._parts.metrics.dropped.inc()
             return
         self._inbox.append(event)
         self._wakeup.set()
 
     async def run(self) -> None:
-        """Drive until cancelled."""
+        """Drive until cancelled.
+
+        Raises: DuplicateInstanceError when this node's key is in use elsewhere.
+        """
+        self._sentinel.inspect_stored()
+        if self._me is not None:
+            await self._arrive()
         self._resume()
         await self._settle()
         while True:
             await self._handle(await self._next())
             await self._settle()
+
+    async def _arrive(self) -> None:
+        """Hear the others and hold what they hold; before that a validator does not take part.
+
+        It costs nobody a decision: without a quorum to hear there is none to decide either.
+        """
+        while not self._open_gate():
+            event: Event | None = None
+            with trio.move_on_after(limits.ARRIVAL_STATUS_MS / 1_000):
+                event = await self._next()
+            if event is None:
+                status = wire.StatusMessage(self.height, 0, int(Step.DECIDED))
+                self._parts.links.broadcast(FrameKind.STATUS, encode(status))
+            elif isinstance(event, MessageReceived):
+                self._notice_own(event.signed)
+            elif isinstance(event, TipHeard | ClaimDropped | SyncAnswer):
+                await self._handle(event)
+
+    def _open_gate(self) -> bool:
+        """Whether the gate is open; what it decided is durable then."""
+        gate = self._gate
+        if gate.try_open(self.height - 1, self._parts.writer.validators):
+            ended = self._log.recovered.ended
+            if ended is not None and (ended.voting_from, ended.memory) != (
+                gate.voting_from,
+                gate.memory,
+            ):
+                self._record_standing()
+            if gate.voting_from > self.height:
+                _log.warning("quarantine", voting_from=gate.voting_from, height=self.height)
+        return gate.is_open
+
+    def _record_standing(self) -> None:
+        """From when on this node votes is durable: a restart does not end a quarantine."""
+        self.end_height(self.height - 1)
+        self._log.sync()
+
+    def _notice_own(self, signed: Signed) -> None:
+        self._sentinel.on_message(signed.message)
 
     async def _settle(self) -> None:
         """Apply what an event left behind: our own messages first, as the log has them first."""
@@ -225,6 +238,12 @@ class ConsensusDriver:
         match event:
             case SyncAnswer():
                 await self._apply_synced(event)
+            case TipHeard(peer, tip):
+                self._gate.hear(peer, tip)
+            case ClaimDropped(peer):
+                self._gate.drop_claim(peer)
+            case SpaceReturned():
+                self._sign_withheld()
             case BatchArrived():
                 self._answer_checks()
                 self._offer_work()
@@ -249,6 +268,7 @@ class ConsensusDriver:
             isinstance(message, Proposal) and self._parts.candidates.wire(message.value) is None
         ):
             return
+        self._notice_own(signed)
         if message.height == self.height:
             self._feed(MessageReceived(signed))
         elif len(self._early) < limits.EARLY_MESSAGES:
@@ -298,14 +318,28 @@ class ConsensusDriver:
     def _sign_and_send(self, message: Proposal | Vote) -> None:
         """Durable first, then out; the core sees it as any other message."""
         parts = self._parts
-        signed = journal.sign(message, parts.writer.chain, parts.sign)
+        if parts.space.is_low and self._signer.last[:2] != (message.height, message.round):
+            # A full disk means silence: a round that was begun is ended, no other is entered.
+            self._withheld.append(message)
+            return
+        signed = self._signer.sign(message, self._keep)
         kind, payload = journal.encode_signed(signed, parts.candidates)
-        self._log.append(journal.own_entry(kind, payload))
-        # A vote says "I hold all of it": the bodies are durable before the vote is.
-        parts.pool.sync()
-        self._log.sync()
         parts.links.broadcast(kind, payload)
         self._own.append(signed)
+
+    def _keep(self, signed: Signed) -> None:
+        kind, payload = journal.encode_signed(signed, self._parts.candidates)
+        self._log.append(journal.own_entry(kind, payload))
+        # A vote says "I hold all of it": the bodies are durable before the vote is.
+        self._parts.pool.sync()
+        self._log.sync()
+
+    def _sign_withheld(self) -> None:
+        withheld, self._withheld = self._withheld, []
+        status = self.core.status
+        for message in withheld:
+            if (message.height, message.round) == (status.height, status.round):
+                self._sign_and_send(message)
 
     def _schedule_build(self, request: BuildBlock) -> None:
         """A moment of patience in the first round fills blocks; nobody waits when there is much."""
@@ -362,20 +396,23 @@ class ConsensusDriver:
             tuple((int(index), signature) for index, signature in decide.certificate.signatures),
         )
         self._parts.metrics.rounds.inc(decide.round)
+        self._log.sync_ended()
         await self._parts.writer.append(
             candidate.block,  # pyright: ignore[reportOptionalMemberAccess]  # checked above
             encode(certificate),
             candidates.batches(decide.value),
             candidates.places(decide.value),
-            self._end_height,
+            self.end_height,
         )
         self._start_height()
         self._offer_work()
 
-    def _end_height(self, height: int) -> None:
-        author = self._parts.maker.state
-        ended = EndedHeight(height, author.sequence, author.previous, self.voting_from)
-        self._log.end_height(ended)
+    def end_height(self, height: int) -> None:
+        """Record in the log that the block of this height is durable."""
+        author, gate = self._parts.maker.state, self._gate
+        self._log.end_height(
+            EndedHeight(height, author.sequence, author.previous, gate.voting_from, gate.memory)
+        )
         for signed in self._early:
             if signed.message.height == height + 1:
                 journal.record(self._log, MessageReceived(signed), self._parts.candidates)
@@ -385,11 +422,15 @@ class ConsensusDriver:
         writer = self._parts.writer
         self._appended_at = trio.current_time()
         self._parts.candidates.start_height(self.height)
+        self._signer.start_height(self.height)
+        self._open_gate()
+        self._withheld.clear()
         start = StartHeight(
             height=Height(self.height),
             validator_count=len(writer.validators.members),
             me=self._me if self.is_voting else None,
             proposers=writer.proposers(),
+            adopted=self._gate.adopted(self.height),
         )
         for effect in self.core.step(start):
             self._perform(effect)
@@ -405,29 +446,33 @@ class ConsensusDriver:
 
     async def _apply_synced(self, answer: SyncAnswer) -> None:
         before = self.height
+        self._log.sync_ended()
         try:
-            await append_synced(self._parts.writer, answer.blocks, self._end_height)
+            await append_synced(self._parts.writer, answer.blocks, self._end_synced)
         except Rejected as refusal:
             _log.warning("sync_refused", peer=answer.peer.hex(), reason=str(refusal))
             answer.refusal = refusal
         if self.height > before:
             self._decided = None
-            if self._log.is_new and (before == 1 or before < self.voting_from):
-                # A node that begins behind its peers may be one that lost all it had: it cannot
-                # know what it signed, so it waits until the chain is past it.
-                self.voting_from = max(self.voting_from, self.height + limits.QUARANTINE_HEIGHTS)
-                _log.warning("quarantine", reason="began empty", voting_from=self.voting_from)
-                self._end_height(self.height - 1)
-            self._start_height()
-            self._offer_work()
+            if self._is_started:
+                self._start_height()
+                self._take_release()
+                self._offer_work()
         answer.applied.set()
+
+    def _end_synced(self, height: int) -> None:
+        """Nobody votes while blocks come in bulk, so nothing else would sync their ends."""
+        self.end_height(height)
+        self._log.sync()
 
     def _resume(self) -> None:
         """Start the next height and replay what the log remembers of it."""
+        self._is_started = True
         self._start_height()
-        parts = self._parts
+        parts, recovered = self._parts, self._log.recovered
+        below = 0 if recovered.ended is None else recovered.ended.height
         effects = journal.replay(
-            self._log.recovered.entries,
+            recovered.entries if below + 1 == self.height else (),
             self.core,
             parts.candidates,
             parts.pool,
@@ -436,4 +481,13 @@ class ConsensusDriver:
         )
         for effect in effects:
             self._perform(effect)
+        self._take_release()
         self._offer_work()
+
+    def _take_release(self) -> None:
+        """At the height of a release, what justifies its lock goes in like any other message."""
+        release = self._gate.release
+        if release is not None and release.height == self.height:
+            now = self._parts.clock.now_ms()
+            for signed in journal.released(release, self._parts.candidates, now):
+                self._feed(MessageReceived(signed))

@@ -4,7 +4,7 @@ Inputs of the core as log entries, our own messages with their signatures, and t
 inputs through the same core, with nothing sent until the log ends.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from consensus.core import Core
 from consensus.events import (
@@ -20,11 +20,11 @@ from consensus.events import (
     Verdict,
     WorkAvailable,
 )
-from consensus.messages import Proposal, Signed, Vote
+from consensus.messages import Signed, Vote
 from ledger.batch import parse_batch
 from ledger.codec import encode
 from ledger.errors import Rejected, invariant
-from ledger.ids import BlockHash, Height, Round, Signature, ValidatorIndex
+from ledger.ids import BlockHash, Height, Round, ValidatorIndex
 from ledger.store.port import Place
 from ledger.transaction import Chain
 from node import wire
@@ -37,6 +37,7 @@ from node.wal import (
     LoggedBuilt,
     LoggedChecked,
     LoggedProposal,
+    LoggedRelease,
     LoggedTimer,
     LoggedVote,
     LoggedWork,
@@ -87,16 +88,27 @@ def encode_signed(signed: Signed, candidates: Candidates) -> tuple[FrameKind, by
     return FrameKind.PROPOSAL, encode(wire.proposal_message(message, signed.signature, body or b""))
 
 
-def sign(message: Proposal | Vote, chain: Chain, secret: Callable[[bytes], Signature]) -> Signed:
-    """Our own message with its signature."""
-    return Signed(message, secret(wire.digest_of(message, chain)))
-
-
 def own_entry(kind: FrameKind, payload: bytes) -> Entry:
     """The log entry of a message of our own."""
     if kind is FrameKind.VOTE:
         return LoggedVote(payload, own=True)
     return LoggedProposal(payload, own=True)
+
+
+def own_messages(entries: Iterable[Entry]) -> Iterator[Signed]:
+    """What this node signed, in order, as a log remembers it."""
+    for entry in entries:
+        if isinstance(entry, LoggedVote) and entry.own:
+            yield wire.signed_vote(wire.VOTE.decode(entry.message))
+        elif isinstance(entry, LoggedProposal) and entry.own:
+            yield wire.signed_proposal(wire.PROPOSAL.decode(entry.message))
+
+
+def released(release: LoggedRelease, candidates: Candidates, now_ms: int) -> list[Signed]:
+    """The messages that justify the lock of a release."""
+    votes = [wire.signed_vote(wire.VOTE.decode(item)) for item in release.prevotes]
+    proposals = [release.proposal] if release.proposal else []
+    return [_proposal(item, candidates, now_ms).signed for item in proposals] + votes
 
 
 def resent(messages: Sequence[Signed], candidates: Candidates) -> bytes:
@@ -152,7 +164,7 @@ def replay(
                 )
             case LoggedBatch(digest, place):
                 _restore(pool, digest, place, chain, now_ms)
-            case EndedHeight():
+            case EndedHeight() | LoggedRelease():
                 invariant(condition=False, message="the log is read from its last ended height")
         if event is not None:
             accusations += [item for item in core.step(event) if isinstance(item, Accuse)]

@@ -112,6 +112,8 @@ REQUEST_TIMEOUT_MS = 3_000
 """After this an unanswered request goes to another peer."""
 LOG_ROTATE_BYTES = 64 * MIB
 """The write-ahead log starts anew at the end of a height once it is this large."""
+LOG_RESERVE_BYTES = 4 * MIB
+"""Room kept ahead of the log's end: half of it alone takes the votes of a hundred rounds."""
 LOG_BUFFER_BYTES = 256 * KIB
 """A node that only follows never syncs the log; this bounds what it holds back."""
 LOG_RECORD_BYTES = 128 * KIB
@@ -120,7 +122,17 @@ RECENT_BLOCKS = 2
 """Decoded blocks kept for readers, who mostly ask for the newest. More of them would be freed only
 after they left the caches of the processor: 16 cost 6 us of CPU per transaction."""
 QUARANTINE_HEIGHTS = 2
-"""A node without its log votes again this many heights above anything it may have signed."""
+"""How far above the newest certificate of its peers a node may have signed; decision 0022."""
+WATCHED_HEIGHTS = 2
+"""Decided heights a node without memory sees before it votes: another instance shows itself."""
+DUPLICATE_HEIGHTS = 10
+"""No vote while one of so many newest certificates has our signature and we cannot say why."""
+ARRIVAL_STATUS_MS = 1_000
+"""How often a node that has not heard enough says where it stands, which makes peers answer."""
+RELEASE_ROUNDS = 2
+"""A released node skips so many rounds: one that it may have entered unheard, and one to spare."""
+STATEMENT_BYTES = 1 * MIB
+"""A statement holds a certificate, a block and two votes of each of 128 validators, in hex."""
 SCRUB_CYCLE_MS = 360_000_000
 """One percent of the store an hour, so all of it is read again within 100 hours."""
 SCRUB_PAUSE_MS = 20

@@ -407,4 +407,44 @@ PHRASES: Mapping[str, Phrase] = {
     "record_needs_opening": Phrase(
         "--record says nothing without --opening", "--record 必须与 --opening 一起使用"
     ),
+    # ---- statements and release ----
+    "help_node_statement": Phrase(
+        "Write what a stopped node states of itself, signed, for a release from quarantine.",
+        "写出已停止节点的签名陈述，用于解除隔离。",
+    ),
+    "help_node_release-quarantine": Phrase(
+        "Let a stopped node vote again by STATEMENTs of a quorum of organisations, "
+        "when more nodes are damaged than the chain bears.",
+        "当受损节点超过链的容限时，凭法定多数机构的 STATEMENT 让已停止的节点恢复投票。",
+    ),
+    "option_statement_out": Phrase("Where to write the statement.", "陈述文件的写入位置。"),
+    "statement_made": Phrase(
+        "{node} states what it knows up to height {height}: {path}",
+        "{node} 已陈述其所知（至高度 {height}）：{path}",
+    ),
+    "statement_damaged": Phrase(
+        "{node} is damaged; it states what is left, up to height {height}: {path}",
+        "{node} 已受损；已陈述其剩余所知（至高度 {height}）：{path}",
+    ),
+    "released_locked": Phrase(
+        "{node} votes again at height {height} from round {first_round} on, locked on block "
+        "{locked_block} of round {locked_round}.\nStated by: {organisations}.",
+        "{node} 自高度 {height} 第 {first_round} 轮起恢复投票，锁定于第 {locked_round} 轮的区块 "
+        "{locked_block}。\n陈述机构：{organisations}。",
+    ),
+    "released_free": Phrase(
+        "{node} votes again at height {height} from round {first_round} on; no block was close to "
+        "a decision.\nStated by: {organisations}.",
+        "{node} 自高度 {height} 第 {first_round} 轮起恢复投票；没有接近决定的区块。\n"
+        "陈述机构：{organisations}。",
+    ),
+    "release_warning": Phrase(
+        "WARNING: {intact} intact and {damaged} damaged nodes stated what they know. A block that "
+        "was decided at height {height}, and whose certificate only damaged nodes held, cannot be "
+        "excluded: before you start this node, ask clients whether they hold a receipt of height "
+        "{height} or above.",
+        "警告：{intact} 个完好节点、{damaged} 个受损节点已作陈述。无法排除高度 {height} 已有区块被"
+        "决定、而其证书仅受损节点持有的情形：启动本节点前，请询问客户端是否持有高度 {height} "
+        "或更高的回执。",
+    ),
 }

@@ -16,13 +16,12 @@ from consensus.timeouts import Timeouts
 from contracts.interface import Method
 from genesis.networks import read_genesis
 from ledger.addresses import AddressKind, decode_text, encode_text
-from ledger.batch import GENESIS_BATCH, Batch
+from ledger.batch import Batch
 from ledger.codec import Record
 from ledger.errors import Reason, Rejected, UnavailableError, invariant
 from ledger.genesis import Genesis
 from ledger.ids import (
     Address,
-    BatchDigest,
     GroupId,
     Height,
     TimestampMs,
@@ -38,22 +37,24 @@ from ledger.store.results import StateStore
 from ledger.transaction import Chain
 from node.admission import Admission
 from node.backlog import Backlog
-from node.batch_maker import AuthorState, BatchMaker
+from node.batch_maker import BatchMaker, resumed_author
 from node.batches import BatchPool
 from node.candidates import Candidates
 from node.chain_writer import ChainWriter
 from node.clock import Clock, SystemClock
 from node.config import NodeConfig
 from node.damage import refuse_marked
-from node.driver import BatchArrived, Collaborators, ConsensusDriver
+from node.disk_space import DiskSpace
+from node.driver import ConsensusDriver
+from node.driver_parts import BatchArrived, Collaborators, SpaceReturned
 from node.evidence import EvidenceKeeper
 from node.executor import DecidedBlock, Executor
 from node.identity import check_links, identify
 from node.keystore import PassphraseSource, load_key
-from node.limits import QUARANTINE_HEIGHTS
 from node.members import Members
 from node.mempool import Mempool
 from node.metrics import Metrics
+from node.quarantine import open_log
 from node.queries import Queries
 from node.router import Router
 from node.scrub import Scrub
@@ -61,7 +62,6 @@ from node.scrub_task import ScrubTask
 from node.service import Committed, ConsensusView, FoundBlock, FoundTransaction, Info, PeerView
 from node.stages import StageClock
 from node.sync import BlockSync
-from node.wal import EndedHeight, LogDamagedError, LoggedBatch, WriteAheadLog, set_aside
 from p2p.frames import FrameKind
 from p2p.hello import HelloIdentity
 from p2p.network import Network, NetworkConfig, PeerAddress, Surroundings
@@ -111,12 +111,13 @@ class RunningNode:
         self._evidence = EvidenceKeeper(
             data / "evidence", self._identity, self._writer, self._clock, self._queries.has_offence
         )
+        self._space = DiskSpace()
         self._waiting: dict[TransactionId, list[trio.Event]] = {}
         self._next_block = trio.Event()
-        self._log_file, voting_from = self._open_log()
+        self._log_file = open_log(data / "consensus.wal", blocks.height, self._clock.now_ms())
         self._network: Network
         self._maker = self._make_maker()
-        self._driver = self._make_driver(voting_from)
+        self._driver = self._make_driver()
         self._sync = BlockSync(
             writer=self._writer,
             pool=self._pool,
@@ -130,32 +131,6 @@ class RunningNode:
         self.metrics.read_links(self.peers, lambda: self._network.own_expires_ms)
         self._writer.on_block(self._on_block)
 
-    def _open_log(self) -> tuple[WriteAheadLog, int]:
-        """The log, and from which height on this node may vote.
-
-        Without its log a node cannot know what it signed; it votes again once the chain has moved
-        past anything it may have signed. A lone node has nobody to contradict.
-        """
-        path = self._config.node.data_dir / "consensus.wal"
-        is_damaged = False
-        try:
-            log = WriteAheadLog(path)
-        except LogDamagedError as error:
-            is_damaged = True
-            _log.error("log_damaged", file=str(set_aside(path)), detail=str(error))
-            log = WriteAheadLog(path)
-        ended = log.recovered.ended
-        height = self._executor.state_tip.height
-        is_alone = len(self._writer.validators.members) == 1
-        if is_alone or not log.is_new or (height == 0 and not is_damaged):
-            return log, 0 if ended is None else ended.voting_from
-        voting_from = height + 1 + QUARANTINE_HEIGHTS
-        _log.warning("quarantine", reason="the log is lost", voting_from=voting_from)
-        # Written at once: a second restart must not end the quarantine.
-        log.end_height(EndedHeight(height, self._clock.now_ms(), GENESIS_BATCH, voting_from))
-        log.sync()
-        return log, voting_from
-
     def _make_maker(self) -> BatchMaker:
         maker = BatchMaker(
             address=self._identity.address,
@@ -167,16 +142,10 @@ class RunningNode:
             stages=self._stages,
             publish=self._publish,
         )
-        recovered = self._log_file.recovered
-        if recovered.ended is not None:
-            ended = recovered.ended
-            maker.resume(AuthorState(ended.own_sequence, BatchDigest(ended.own_previous)))
-        for entry in recovered.entries:
-            if isinstance(entry, LoggedBatch) and entry.own_sequence >= 0:
-                maker.resume(AuthorState(entry.own_sequence + 1, BatchDigest(entry.digest)))
+        maker.resume(resumed_author(self._log_file.recovered, self._clock.now_ms()))
         return maker
 
-    def _make_driver(self, voting_from: int) -> ConsensusDriver:
+    def _make_driver(self) -> ConsensusDriver:
         parameters = self._genesis.parameters
         core = Core(
             Timeouts(
@@ -198,8 +167,9 @@ class RunningNode:
             metrics=self.metrics,
             sign=self._identity.sign,
             accuse=self._evidence.keep,
+            space=self._space,
         )
-        return ConsensusDriver(core, self._log_file, parts, self._identity.address, voting_from)
+        return ConsensusDriver(core, self._log_file, parts, self._identity.address)
 
     def _make_router(self) -> Router:
         return Router(
@@ -256,7 +226,7 @@ class RunningNode:
         Raises: UnavailableError when a port is taken; InvariantError when a promise is broken.
         """
         try:
-            await self._writer.recover(self._log_file, self._end_height)
+            await self._writer.recover(self._log_file, self._driver.end_height)
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._network.run)
                 nursery.start_soon(self._driver.run)
@@ -266,22 +236,21 @@ class RunningNode:
                 nursery.start_soon(self._evidence.run, self.submit, lambda: self._maker.is_author)
                 nursery.start_soon(self._expire)
                 nursery.start_soon(self._scrub.run)
+                nursery.start_soon(self._watch_disk)
                 _log.info("node_ready", node=self._identity.name, height=self.height)
                 task_status.started()
         finally:
             self._close()
-
-    def _end_height(self, height: int) -> None:
-        author, voting_from = self._maker.state, self._driver.voting_from
-        self._log_file.end_height(
-            EndedHeight(height, author.sequence, author.previous, voting_from)
-        )
 
     def _close(self) -> None:
         self._log_file.close()
         self._state.close()
         self._blocks_store.close()
         self._bodies.close()
+
+    async def _watch_disk(self) -> None:
+        folder = self._config.node.data_dir
+        await self._space.watch(folder, lambda: self._driver.post(SpaceReturned()))
 
     async def _expire(self) -> None:
         """Once a second, forget what can no longer be executed."""
@@ -434,6 +403,8 @@ class RunningNode:
         if not self._maker.is_author:
             refusal = UnavailableError("this node is no master now; send to one that is")
             return [refusal for _ in wires]
+        if (full := self._space.refusal) is not None:
+            return [full for _ in wires]
         answers = await self._admission.admit(wires, client)
         for answer in answers:
             if isinstance(answer, Rejected):

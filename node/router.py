@@ -35,7 +35,8 @@ from node.batches import BatchPool
 from node.candidates import Candidates
 from node.chain_writer import ChainWriter
 from node.clock import Clock
-from node.driver import BatchArrived, ConsensusDriver
+from node.driver import ConsensusDriver
+from node.driver_parts import BatchArrived
 from node.metrics import Metrics
 from node.stages import Stage, StageClock
 from node.sync import BlockSync, serve
@@ -241,7 +242,9 @@ class Router:
 
     def _on_status(self, peer: Peer, status: wire.StatusMessage) -> None:
         """A claim costs nothing to hear; answering it is limited (catch-up as an amplifier)."""
-        self._sync.note(peer.address, max(0, status.height - 1))
+        tip = max(0, status.height - 1)
+        self._sync.note(peer.address, tip)
+        self._driver.hear(peer.address, tip)
         allowance = self._statuses.get(peer.address)
         if allowance is None or not allowance.take(trio.current_time()):
             return

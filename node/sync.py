@@ -57,6 +57,13 @@ class _Certified:
     certificate: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimDropped:
+    """A peer could not show the blocks that it claims to have."""
+
+    peer: Address
+
+
 @dataclass(slots=True)
 class _Question:
     """Which blocks a peer was asked for; `blocks` holds what it answered."""
@@ -76,7 +83,7 @@ class BlockSync:
         writer: ChainWriter,
         pool: BatchPool,
         send: Callable[[Address, FrameKind, bytes], bool],
-        deliver: Callable[[SyncAnswer], None],
+        deliver: Callable[[SyncAnswer | ClaimDropped], None],
         blame: Callable[[Address, Offence, str], None],
     ) -> None:
         self._writer = writer
@@ -179,6 +186,7 @@ class BlockSync:
             self._ignored_until[peer] = trio.current_time() + _DISTRUST_S
             self._tips.pop(peer, None)
             self._failures.pop(peer, None)
+            self._deliver(ClaimDropped(peer))
         await trio.sleep(_GRACE_S)
 
     async def _ask(self, peer: Address, start: int) -> tuple[SyncedBlock, ...]:

@@ -13,6 +13,7 @@ import trio
 from node import logs
 from node.config import NodeConfig
 from node.damage import marked
+from node.folder_lock import locked
 from node.keystore import PassphraseSource
 from node.node import RunningNode
 from rpc.http import App, HttpConfig, serve_http
@@ -27,14 +28,16 @@ _GC_ALLOCATIONS = 400_000
 async def run(config: NodeConfig, passphrase: PassphraseSource) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Raises: what `RunningNode` raises; UnavailableError when a port is taken.
+    Raises: what `RunningNode` raises; FolderInUseError when another process has the data folder;
+        UnavailableError when a port is taken.
     """
     logs.configure(config.log)
-    node = RunningNode(config, passphrase)
-    app = build_app(node, node.metrics.render)
-    door = HttpConfig(config.rpc.listen_host, config.rpc.listen_port)
-    with marked(config.node.data_dir):
-        await _serve(node, door, app)
+    with locked(config.node.data_dir):
+        node = RunningNode(config, passphrase)
+        app = build_app(node, node.metrics.render)
+        door = HttpConfig(config.rpc.listen_host, config.rpc.listen_port)
+        with marked(config.node.data_dir):
+            await _serve(node, door, app)
 
 
 async def _serve(node: RunningNode, door: HttpConfig, app: App) -> None:

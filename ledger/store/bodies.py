@@ -7,31 +7,34 @@ returned.
 Source: docs/decisions/0015-batch-bodies.md.
 """
 
-import os
 import zlib
 from pathlib import Path
 
 from ledger.errors import StoreDamagedError, UnavailableError
 from ledger.limits import MIB
+from ledger.store.disk import OPERATING_SYSTEM_DISK, Disk, File
 from ledger.store.port import Place
 
 SEGMENT_BYTES = 256 * MIB
 """A few minutes at full load; small enough to archive or prune one by one."""
+_SUFFIX = ".bodies"
 
 
 class BodyFiles:
     """The segments of one node. One process owns them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disk: Disk = OPERATING_SYSTEM_DISK) -> None:
         """Open or create the folder; appending goes on in a new segment.
 
         Raises: UnavailableError.
         """
         self._folder = folder
-        self._readers: dict[int, int] = {}
+        self._disk = disk
+        self._readers: dict[int, File] = {}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            numbers = [int(path.stem) for path in folder.glob("*.bodies")]
+            disk.create_folder(folder)
+            names = disk.names(folder)
+            numbers = [int(Path(name).stem) for name in names if name.endswith(_SUFFIX)]
         except (OSError, ValueError) as error:
             raise UnavailableError(f"cannot open the bodies in {folder}: {error}") from error
         # A fresh segment: a torn tail of the old one can never be appended to.
@@ -44,12 +47,8 @@ class BodyFiles:
         self._synced = 0
         path = self._path(self._segment)
         try:
-            self._writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            descriptor = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            self._writer = self._disk.create(path)
+            self._disk.sync_folder(self._folder)
         except OSError as error:
             raise UnavailableError(f"cannot create {path}: {error}") from error
 
@@ -60,14 +59,12 @@ class BodyFiles:
         """
         if self._offset >= SEGMENT_BYTES:
             self.sync()
-            os.close(self._writer)
+            self._writer.close()
             self._start_segment()
         try:
-            written = os.write(self._writer, body)
+            self._writer.write(body, self._offset)
         except OSError as error:
             raise UnavailableError(f"cannot write bodies in {self._folder}: {error}") from error
-        if written != len(body):
-            raise UnavailableError(f"short write in {self._folder}: is the disk full?")
         place = Place(self._segment, self._offset, len(body), zlib.crc32(body))
         self._offset += len(body)
         return place
@@ -80,7 +77,7 @@ class BodyFiles:
         if self._synced == self._offset:
             return
         try:
-            os.fdatasync(self._writer)
+            self._writer.sync()
         except OSError as error:
             raise UnavailableError(f"cannot sync bodies in {self._folder}: {error}") from error
         self._synced = self._offset
@@ -94,18 +91,18 @@ class BodyFiles:
         if reader is None:
             path = self._path(place.segment)
             try:
-                reader = self._readers[place.segment] = os.open(path, os.O_RDONLY)
+                reader = self._readers[place.segment] = self._disk.open(path, writing=False)
             except OSError as error:
                 raise StoreDamagedError("bodies", path.name, f"it is gone ({error})") from error
-        body = os.pread(reader, place.length, place.offset)
+        body = reader.read(place.length, place.offset)
         return body if zlib.crc32(body) == place.checksum else None
 
     def close(self) -> None:
         """Close all files."""
-        os.close(self._writer)
+        self._writer.close()
         for reader in self._readers.values():
-            os.close(reader)
+            reader.close()
         self._readers.clear()
 
     def _path(self, segment: int) -> Path:
-        return self._folder / f"{segment:08d}.bodies"
+        return self._folder / f"{segment:08d}{_SUFFIX}"

@@ -90,10 +90,10 @@ def test_a_node_without_data_gets_everything_from_its_peers(network):
     network.register(10)
     network.start("node1")
     assert network.agree()["operations"] == 6
-    # What it signed before it lost everything is unknown, so it votes only two heights later.
-    for number in range(11, 15):
+    # What it signed before it lost everything is unknown, so it votes only some heights later.
+    for number in range(11, 17):
         assert network.register(number, "node1")["status"] == "OK"
-    assert network.agree()["operations"] == 10
+    assert network.agree()["operations"] == 12
     with network.client("node1") as client:
         until(lambda: client.get_consensus()["voting"], "node1 votes again")
     network.kill("node2")
@@ -107,7 +107,7 @@ def test_a_node_without_its_log_does_not_vote_until_it_is_safe(network):
     network.kill("node1")
     (network.directory / "node1" / "data" / "consensus.wal").unlink()
     network.start("node1")
-    assert "quarantine" in network.log("node1")
+    until(lambda: "quarantine" in network.log("node1"), "node1 has heard the others")
     with network.client("node1") as client:
         assert client.get_consensus()["voting"] is False
         for number in range(10, 16):
@@ -138,7 +138,7 @@ def test_a_damaged_log_is_set_aside_and_the_node_goes_into_quarantine(network):
     network.kill("node1")
     path = network.directory / "node1" / "data" / "consensus.wal"
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0x01
+    data[30] ^= 0x01
     path.write_bytes(data)
     network.start("node1")
     assert path.with_suffix(".damaged-1").read_bytes() == bytes(data)

@@ -33,10 +33,13 @@ def test_every_phrase_is_used_and_every_used_phrase_exists():
     options = {f"option_{name}" for name in re.findall(r'\b_?option\(\s*"(\w+)"', text)}
     commands = {
         f"help_{name}" if group == "main" else f"help_{group}_{name}"
-        for group, name in re.findall(r'@_?command\((\w+), "(\w+)"\)', text)
+        for group, name in re.findall(r'_?command\((\w+), "([\w-]+)"\)', text)
     }
     said = set(re.findall(r'say\(\s*"(\w+)"', text))
-    chosen = set(re.findall(r'"(network_detached|network_ready)"', text))
+    pairs = (
+        "network_detached|network_ready|statement_made|statement_damaged|released_(?:locked|free)"
+    )
+    chosen = set(re.findall(f'"({pairs})"', text))
     assert options | commands | said | chosen == set(PHRASES)
 
 

@@ -15,20 +15,24 @@ from consensus.messages import Evidence
 from consensus.timeouts import Timeouts
 from ledger.codec import encode
 from ledger.errors import PeerProtocolError
-from ledger.ids import Address, BatchDigest
+from ledger.ids import Address
+from ledger.store.disk import OPERATING_SYSTEM_DISK, Disk
 from ledger.transaction import Transaction
 from node import wire
 from node.admission import Admission
-from node.batch_maker import AuthorState, BatchMaker
+from node.batch_maker import BatchMaker, resumed_author
 from node.batches import BatchPool
 from node.candidates import Candidates
-from node.driver import BatchArrived, Collaborators, ConsensusDriver
+from node.disk_space import DiskSpace
+from node.driver import ConsensusDriver
+from node.driver_parts import BatchArrived, Collaborators
 from node.mempool import Mempool
 from node.metrics import Metrics
+from node.quarantine import open_log
 from node.router import Router
 from node.stages import StageClock
 from node.sync import BlockSync
-from node.wal import EndedHeight, LoggedBatch, WriteAheadLog
+from node.wal import WriteAheadLog
 from p2p.frames import FrameKind, FrameReader, encode_frame
 from p2p.scoring import Offence
 from tests.unit.ledger.worlds import SUITE
@@ -163,7 +167,13 @@ class MemoryNode:
     """One node; make it and `run` it inside trio."""
 
     def __init__(
-        self, index: int, disk: LocalChain, path: Path, *, skew_ms: int = 0, voting_from: int = 0
+        self,
+        index: int,
+        disk: LocalChain,
+        path: Path,
+        *,
+        skew_ms: int = 0,
+        files: Disk = OPERATING_SYSTEM_DISK,
     ) -> None:
         self.index = index
         self.address = NAMES[index]
@@ -178,10 +188,10 @@ class MemoryNode:
         disk.open()
         self.writer = disk.writer
         self.metrics = Metrics(stages)
-        self.mempool = Mempool()
+        self.mempool, self.space = Mempool(), DiskSpace()
         self.pool = BatchPool(disk.bodies)
         self.admission = Admission(disk.executor, self.mempool, self.clock, stages)
-        self.log = WriteAheadLog(path)
+        self.log = open_log(path, disk.blocks.height, self.clock.now_ms(), files)
         OPENED.append(self.log)
         self.candidates = Candidates(self.writer, self.pool, PARAMETERS)
         self.maker = BatchMaker(
@@ -194,7 +204,7 @@ class MemoryNode:
             stages=stages,
             publish=self._publish,
         )
-        self._resume_maker()
+        self.maker.resume(resumed_author(self.log.recovered, self.clock.now_ms()))
         parts = Collaborators(
             writer=self.writer,
             candidates=self.candidates,
@@ -206,9 +216,10 @@ class MemoryNode:
             metrics=self.metrics,
             sign=self.sign,
             accuse=self._accuse,
+            space=self.space,
         )
         core = Core(Timeouts())
-        self.driver = ConsensusDriver(core, self.log, parts, self.address, voting_from)
+        self.driver = ConsensusDriver(core, self.log, parts, self.address)
         self.sync = BlockSync(
             writer=self.writer,
             pool=self.pool,
@@ -231,15 +242,6 @@ class MemoryNode:
         )
         self.writer.on_block(self._on_block)
 
-    def _resume_maker(self) -> None:
-        ended = self.log.recovered.ended
-        if ended is not None:
-            self.maker.resume(AuthorState(ended.own_sequence, BatchDigest(ended.own_previous)))
-        for entry in self.log.recovered.entries:
-            if isinstance(entry, LoggedBatch) and entry.own_sequence >= 0:
-                state = AuthorState(entry.own_sequence + 1, BatchDigest(entry.digest))
-                self.maker.resume(state)
-
     @property
     def height(self) -> int:
         return self.disk.executor.state_tip.height
@@ -249,7 +251,7 @@ class MemoryNode:
 
     async def run(self, task_status=trio.TASK_STATUS_IGNORED) -> None:
         try:
-            await self.writer.recover(self.log, self._end_height)
+            await self.writer.recover(self.log, self.driver.end_height)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.driver.run)
                 nursery.start_soon(self.sync.run)
@@ -268,10 +270,6 @@ class MemoryNode:
     def _accuse(self, evidence: Evidence) -> None:
         self.accused.append(evidence)
         self.on_accused(evidence)
-
-    def _end_height(self, height: int) -> None:
-        state = self.maker.state
-        self.log.end_height(EndedHeight(height, state.sequence, state.previous))
 
     def _publish(self, batch) -> None:
         self.broadcast(FrameKind.BATCH, batch.wire)

@@ -14,7 +14,7 @@ from ledger.store.blocks import StoredBlock
 from ledger.store.memory import MemoryBodies
 from ledger.store.port import Place
 from node.synced import FetchedBlock, append_synced
-from node.wal import EndedHeight, LoggedBatch, LoggedWork, WriteAheadLog
+from node.wal import EndedHeight, LoggedBatch, LoggedWork, Memory, WriteAheadLog
 from tests.unit.ledger.worlds import SUITE
 
 from .chains import (
@@ -107,7 +107,7 @@ def recovered_node(tmp_path, chain, *entries):
 
     async def main():
         node = MemoryNode(0, chain, path)
-        await node.writer.recover(node.log, node._end_height)
+        await node.writer.recover(node.log, node.driver.end_height)
         node.log.sync()
         return node
 
@@ -117,36 +117,58 @@ def recovered_node(tmp_path, chain, *entries):
     return node, again.recovered.ended
 
 
+# A batch number above the clock, from which a node counts otherwise.
+NUMBER = 2 * TIME
+
+
 def test_an_ended_height_that_the_log_lost_is_written_and_its_entries_are_done(tmp_path):
-    node, ended = recovered_node(tmp_path, chain_of(2), EndedHeight(1, 7, bytes(32)), LoggedWork(2))
+    node, ended = recovered_node(
+        tmp_path, chain_of(2), EndedHeight(1, NUMBER, bytes(32)), LoggedWork(2)
+    )
     assert node.log.recovered.entries == []
-    assert ended == EndedHeight(2, 7, bytes(32))
+    assert ended == EndedHeight(2, NUMBER, bytes(32))
 
 
 def test_own_batches_of_a_height_that_recovery_ends_still_count(tmp_path):
     """The next number must be above every number used, also after a second crash."""
     digest = BatchDigest(b"\x07" * 32)
-    own, other = LoggedBatch(digest, NOWHERE, 8), LoggedBatch(bytes(32), NOWHERE, -1)
+    own, other = LoggedBatch(digest, NOWHERE, NUMBER + 1), LoggedBatch(bytes(32), NOWHERE, -1)
     _, ended = recovered_node(
-        tmp_path, chain_of(2), EndedHeight(1, 7, bytes(32)), LoggedWork(2), own, other
+        tmp_path, chain_of(2), EndedHeight(1, NUMBER, bytes(32)), LoggedWork(2), own, other
     )
-    assert ended == EndedHeight(2, 9, digest)
+    assert ended == EndedHeight(2, NUMBER + 2, digest)
 
 
 def test_the_first_height_may_end_without_its_mark_in_the_log(tmp_path):
-    """No height was ended before, so the log begins with the entries of height 1."""
+    """A crash came before the first height was ended in the log."""
     digest = BatchDigest(b"\x07" * 32)
     node, ended = recovered_node(
-        tmp_path, chain_of(1), LoggedWork(1), LoggedBatch(digest, NOWHERE, 8)
+        tmp_path,
+        chain_of(1),
+        EndedHeight(0, 0, bytes(32)),
+        LoggedWork(1),
+        LoggedBatch(digest, NOWHERE, NUMBER + 1),
     )
     assert node.log.recovered.entries == []
-    assert ended == EndedHeight(1, 9, digest)
+    assert ended == EndedHeight(1, NUMBER + 2, digest)
 
 
-def test_an_empty_log_beside_a_chain_stays_empty(tmp_path):
+@pytest.mark.parametrize(
+    ("entries", "memory"), [((), Memory.LOST), ((LoggedWork(2),), Memory.LOST)]
+)
+def test_a_log_without_a_beginning_beside_a_chain_says_that_memory_is_lost(
+    tmp_path, entries, memory
+):
     """Nothing is known of what was signed, and nothing may pretend that it is."""
-    node, ended = recovered_node(tmp_path, chain_of(1))
-    assert (node.log.recovered.entries, ended) == ([], None)
+    _, ended = recovered_node(tmp_path, chain_of(1), *entries)
+    assert (ended.height, ended.memory) == (1, memory)
+
+
+@pytest.mark.parametrize("height", [1, 4])
+def test_a_log_that_is_more_than_one_block_away_stops_the_node_and_names_the_file(tmp_path, height):
+    chain = chain_of(3)
+    with pytest.raises(InvariantError, match=r"0\.wal ended \d but blocks end at 3.*Move the log"):
+        recovered_node(tmp_path, chain, EndedHeight(height, NUMBER, bytes(32)))
 
 
 class FlippedBodies(MemoryBodies):

@@ -254,7 +254,7 @@ def own_messages(entries):
 
 def everything(path):
     """All own messages ever logged, beyond ended heights too."""
-    return own_messages(entry for _, entry in wal._entries(path.read_bytes()))
+    return own_messages(entry for _, entry in wal.entries_of(path.read_bytes()))
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
@@ -269,19 +269,22 @@ def test_a_node_restarted_at_any_record_of_its_log_never_signs_twice(tmp_path, a
             for number in range(3):
                 nodes[number].admit(transactions(10 * number + 1, 3))
                 await trio.sleep(0.3)
+            for node in nodes:
+                node.log.sync()
 
     play(first_life)
     data = path.read_bytes()
-    boundaries = [0]
-    while boundaries[-1] < len(data):
-        length = int.from_bytes(data[boundaries[-1] : boundaries[-1] + 4], "big")
-        boundaries.append(boundaries[-1] + 8 + length)
+    boundaries = [behind for behind, _ in wal.entries_of(data)]
+    logs = {n: (tmp_path / f"{n}.wal").read_bytes() for n in (0, 1, 3)}
     assert len(boundaries) > 20
 
     async def second_life(length, known, copies):
         node = MemoryNode(2, copies[2], path)
-        others = [MemoryNode(n, copies[n], tmp_path / f"{n}.{length}.wal") for n in (0, 1, 3)]
         below = node.height
+        lists = {n: above(data, below) for n, data in {**logs, 2: path.read_bytes()}.items()}
+        for n, entries in consistent(lists).items():
+            begin_log(tmp_path / f"{n}.again.wal", entries)
+        others = [MemoryNode(n, copies[n], tmp_path / f"{n}.again.wal") for n in (0, 1, 3)]
         async with running(node, *others):
             node.admit(transactions(500, 2))
             await until(lambda: node.height > below)
@@ -289,7 +292,7 @@ def test_a_node_restarted_at_any_record_of_its_log_never_signs_twice(tmp_path, a
         assert [slot for slot, messages in after.items() if len(messages) > 1] == []
         assert {slot: after[slot] for slot in known} == known
 
-    for length in boundaries[1:]:
+    for length in boundaries:
         path.write_bytes(data[:length])
         log = WriteAheadLog(path)
         log.close()
@@ -297,6 +300,58 @@ def test_a_node_restarted_at_any_record_of_its_log_never_signs_twice(tmp_path, a
         height = min(below + ahead, disks[2].tip.height)
         copies = [copy_up_to(disk, height) for disk in disks]
         play(second_life, length, own_messages(log.recovered.entries), copies)
+
+
+def above(data, height):
+    """The log of a node that crashed while it worked on the height above this one."""
+    fresh = wal.EndedHeight(height, 0, bytes(32))
+    kept, ended = [fresh], fresh
+    for _, entry in wal.entries_of(data):
+        if isinstance(entry, wal.EndedHeight):
+            if entry.height > height:
+                break
+            kept, ended = [], entry
+        kept.append(entry)
+    return kept if ended.height == height else [fresh]
+
+
+def consistent(lists):
+    """Cut logs to one moment: nobody remembers a message that its sender has not signed yet."""
+    while True:
+        own = {
+            n: {item.message for item in entries if is_own(item)} for n, entries in lists.items()
+        }
+        cut = {n: until_unsigned(entries, own) for n, entries in lists.items()}
+        if cut == lists:
+            return cut
+        lists = cut
+
+
+def is_own(entry):
+    return isinstance(entry, LoggedVote | LoggedProposal) and entry.own
+
+
+def until_unsigned(entries, own):
+    for place, entry in enumerate(entries):
+        if isinstance(entry, LoggedVote | LoggedProposal) and (
+            entry.message not in own[sender_of(entry)]
+        ):
+            return entries[:place]
+    return entries
+
+
+def begin_log(path, entries):
+    path.unlink(missing_ok=True)
+    log = WriteAheadLog(path)
+    for entry in entries:
+        log.append(entry)
+    log.sync()
+    log.close()
+
+
+def sender_of(entry):
+    schema = wire.VOTE if isinstance(entry, LoggedVote) else wire.PROPOSAL
+    return schema.decode(entry.message).sender
 
 
 def copy_up_to(disk, height):
@@ -341,7 +396,7 @@ def test_a_block_that_was_decided_before_its_bodies_were_lost_is_fetched_or_sync
 
     play(first_life)
     data = path.read_bytes()
-    entries = list(wal._entries(data))
+    entries = list(wal.entries_of(data))
     ends = [behind for behind, entry in entries if isinstance(entry, wal.EndedHeight)]
     first_end = next((behind for behind, _ in reversed(entries) if behind < ends[0]), 0)
     path.write_bytes(data[:first_end])
