@@ -201,7 +201,7 @@ class BatchFetch:
         return digest if is_for_consensus else None
 
     def _check(self, want: _Want, wire: bytes) -> None:
-        """Whoever sends a wrong batch is at fault, for it must have checked. The end of its link has others asked."""
+        """Whoever sends a wrong batch is at fault: it must have checked. Its link ends."""
         try:
             if batch_digest(decode_batch(wire).header, self._suite) != want.digest:
                 raise Rejected(Reason.BAD_BATCH, "another batch than the one asked for")
