@@ -192,7 +192,7 @@ class BatchFetch:
             return None
         if want is None:
             return None  # late, and no longer needed
-        self._check(want, peer, wire)
+        self._check(want, wire)
         self._arrived_at = trio.current_time()
         is_for_consensus, want.is_for_consensus = want.is_for_consensus, False
         if want.collections:
@@ -200,8 +200,8 @@ class BatchFetch:
         self._drop_unwanted(digest)
         return digest if is_for_consensus else None
 
-    def _check(self, want: _Want, peer: Address, wire: bytes) -> None:
-        """Whoever sends a wrong batch is at fault, for it must have checked; others are asked."""
+    def _check(self, want: _Want, wire: bytes) -> None:
+        """Whoever sends a wrong batch is at fault: it must have checked. Its link ends."""
         try:
             if batch_digest(decode_batch(wire).header, self._suite) != want.digest:
                 raise Rejected(Reason.BAD_BATCH, "another batch than the one asked for")
