@@ -26,7 +26,7 @@ FRESH = FOLDER / "log.new"
 ASIDE = FOLDER / "log.damaged"
 ROTATE_BYTES = 16 * 1024
 """Small, so that logs are renamed all the time."""
-BUFFER_BYTES = 1024
+BUFFER_BYTES = 2 * 1024
 _HEAD = struct.Struct(">III")
 _TOKEN_BYTES = 8
 SHORT, VOTE, PROPOSAL = 3, 20, 50
