@@ -3,9 +3,10 @@
 The rules are those of `node/wal.py`; a record's payload is a number that stands for the entry, as
 long as a real one. What a crash leaves is told from lost history by two means. Every record says up
 to where the log was known to be synced when it was written: damage before such a place is lost
-history, damage behind all of them is the end that no sync had covered, and is cut off. And a message
-of the node's own is written twice in one sync: a single damaged record, though it be the last, never
-hides that the node has signed.
+history, damage behind all of them is taken for the end that no sync had covered, and is cut off. But
+a message of the node's own behind that damage is kept: a flipped bit may have hit what was synced
+together with it, and the core knows what to do with an own message whose reasons are lost. If the
+own message itself is hit, its reasons are intact, and the replay asks for the same one again.
 """
 
 import struct
@@ -98,7 +99,7 @@ class Log:
         for entry in [*entries, *adopted]:
             if isinstance(entry, Ended):
                 found = Remembered(entry)
-            elif found is not None and not (entry.is_own and _is_there(entry, found)):
+            elif found is not None:
                 found.entries.append(entry)
         if found is None:
             raise DamagedLogError("the log does not say where it begins")
@@ -110,22 +111,21 @@ class Log:
         self.sync()
         return found
 
-    def append(self, entry: Entry, tokens: int = SHORT, copies: int = 1) -> None:
+    def append(self, entry: Entry, tokens: int = SHORT) -> None:
         """Add an entry to the next sync."""
         token = len(self._entries)
         self._entries.append(entry)
         payload = token.to_bytes(_TOKEN_BYTES, "big") * tokens
         synced = self._synced
-        record = _HEAD.pack(len(payload), zlib.crc32(payload, synced), synced) + payload
-        self._buffer.append(record if copies == 1 else record * copies)
-        self._buffered += copies * len(record)
+        self._buffer.append(_HEAD.pack(len(payload), zlib.crc32(payload, synced), synced) + payload)
+        self._buffered += _HEAD.size + len(payload)
         if self._buffered > BUFFER_BYTES:
             self.write()
 
     def append_own(self, entry: Logged) -> None:
         """Add a message of the node's own, and make it durable."""
         is_proposal = isinstance(entry.event.signed.message, Proposal)
-        self.append(entry, PROPOSAL if is_proposal else VOTE, copies=2)
+        self.append(entry, PROPOSAL if is_proposal else VOTE)
         self.sync()
 
     def write(self) -> None:
@@ -165,11 +165,6 @@ def create(disk: SimulatedDisk, entries: list[Entry], ended: Ended) -> None:
     file.sync()
     disk.replace(FRESH, LOG)
     disk.sync_folder(FOLDER)
-
-
-def _is_there(own: Logged, found: Remembered) -> bool:
-    """Whether a message of the node's own was read before: it is written twice."""
-    return any(own is entry for entry in found.entries)
 
 
 def set_aside(disk: SimulatedDisk) -> None:

@@ -139,7 +139,9 @@ class Nemesis:
         if node.files.exists(log.LOG):
             file = node.files.open(log.LOG, writing=True)
             if file.size():
-                position = self._rng.randrange(file.size())
+                # The newest records matter most: half the flips hit the last sectors.
+                last = 1024 if self._rng.random() < 0.5 else file.size()
+                position = file.size() - 1 - self._rng.randrange(min(last, file.size()))
                 file.flip(position, self._rng.randrange(8))
                 self._world.note(f"a bit of the log of node {node.index} flips at {position}")
 

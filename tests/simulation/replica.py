@@ -466,8 +466,9 @@ class Replica:
     def _report(self) -> None:
         """Acknowledge every durable block that was not acknowledged before a crash."""
         if self.is_correct:
-            for decided in self.shared.checker.unreported(self.identity, self.chain):
-                self.shared.checker.on_decided(self.identity, decided, self.chain)
+            checker, now_ms = self.shared.checker, self.shared.schedule.now_ms
+            for decided in checker.unreported(self.identity, self.chain):
+                checker.on_decided(self.identity, decided, self.chain, now_ms)
                 self.shared.note(
                     f"node {self.index} decides {decided.body.value.hex()[:8]} "
                     f"at {decided.body.height} in round {decided.certificate.round}"
