@@ -3,8 +3,8 @@
 Safety: one value a height; certificates with a quorum of distinct signers of the set that ruled the
 height; nobody correct signs two messages for one (height, round, kind), restarts and quarantine
 included; no vote against the own lock without a justifying quorum; no precommit without a prevote
-quorum; equal demotions for equal headers, of those who lost a round; only changes of membership that
-were voted for; heights grow by one; a block that a node reported is there for ever; no block from
+quorum; equal demotions for equal headers, of those who lost a round; no change of membership that
+nobody voted for; heights grow by one; a block that a node reported is there for ever; no block from
 the future where clocks are good; bounded memory. Liveness: after the faults end, a further height
 within bounded rounds.
 Quorum and sets are computed here once more, so that a wrong one in a node is seen.
@@ -15,7 +15,15 @@ from collections.abc import Callable, Iterator
 
 from consensus.core import Core
 from consensus.height_state import PAST_ROUNDS
-from consensus.messages import CommitCertificate, Evidence, Message, Proposal, Signed, Vote, VoteKind
+from consensus.messages import (
+    CommitCertificate,
+    Evidence,
+    Message,
+    Proposal,
+    Signed,
+    Vote,
+    VoteKind,
+)
 from consensus.next_height import MESSAGES_PER_KIND
 from tests.simulation.chain import Chain, Decided, Members
 from tests.simulation.scenario import GOOD_CLOCK_MS, LINK_MS, PRECISION_MS, TIMEOUTS, Scenario

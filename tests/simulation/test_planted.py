@@ -6,12 +6,8 @@ scenario. The same bug with that fault switched off is not found: so it was this
 
 from dataclasses import replace
 
-import pytest
-
-from consensus.proposal_book import ProposalBook
-from tests.simulation import disk, log, quarantine, replica, world
-from tests.simulation.checker import Checker
-from tests.simulation.log import Log, Logged
+from tests.simulation import log, replica
+from tests.simulation.log import Logged
 from tests.simulation.scenario import Scenario
 from tests.simulation.world import World
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from consensus.messages import Message, Proposal, Signed
-from ledger.codec import encode
 from tests.simulation import adversary
 from tests.simulation.chain import Members
 from tests.simulation.checker import Checker, Violation
