@@ -1,7 +1,7 @@
 """The blocks of a simulated chain: what headers commit to, and the rules that check them.
 
 A body stands for a whole block with its header. It holds the certificate of the block before, as a
-header does, because the demotion list follows from it; the validators of its height and of the next;
+header does, because the demotion list follows from it; the validators of its height and the next;
 and it may carry a change of membership, which holds two heights later.
 """
 
@@ -16,7 +16,7 @@ from ledger.codec import encode
 from ledger.ids import BlockHash
 
 Members = tuple[int, ...]
-"""A validator set: the identities of its members, ascending; a signer is named by its index here."""
+"""A validator set: the identities of its members, ascending; a signer is named by index."""
 LEAST_MEMBERS = 4
 
 

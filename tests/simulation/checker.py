@@ -3,8 +3,10 @@
 Safety: one value a height; certificates with a quorum of distinct signers of the set that ruled the
 height; nobody correct signs two messages for one (height, round, kind), restarts and quarantine
 included; no vote against the own lock without a justifying quorum; no precommit without a prevote
-quorum; equal demotions for equal headers; heights grow by one; a block that a node reported is there
-for ever; bounded memory. Liveness: after the faults end, a further height within bounded rounds.
+quorum; equal demotions for equal headers, of those who lost a round; no change of membership that
+nobody voted for; heights grow by one; a block that a node reported is there for ever; no block from
+the future where clocks are good; bounded memory. Liveness: after the faults end, a further height
+within bounded rounds.
 Quorum and sets are computed here once more, so that a wrong one in a node is seen.
 """
 
@@ -13,14 +15,25 @@ from collections.abc import Callable, Iterator
 
 from consensus.core import Core
 from consensus.height_state import PAST_ROUNDS
-from consensus.messages import CommitCertificate, Evidence, Message, Proposal, Signed, Vote, VoteKind
+from consensus.messages import (
+    CommitCertificate,
+    Evidence,
+    Message,
+    Proposal,
+    Signed,
+    Vote,
+    VoteKind,
+)
 from consensus.next_height import MESSAGES_PER_KIND
 from tests.simulation.chain import Chain, Decided, Members
-from tests.simulation.scenario import LINK_MS, TIMEOUTS, Scenario
+from tests.simulation.scenario import GOOD_CLOCK_MS, LINK_MS, PRECISION_MS, TIMEOUTS, Scenario
 
 SLOW_ROUND = (2 * (TIMEOUTS.status_ms + 4 * LINK_MS[1])) // TIMEOUTS.delta_ms
 """From this round on every timeout exceeds 2 * Delta, where Delta is one status interval and a few
 links: by then all correct nodes have what one of them has."""
+
+EARLY_MS = PRECISION_MS + 2 * GOOD_CLOCK_MS
+"""How far a block may be ahead of true time where only liars have wrong clocks, drift included."""
 
 Verify = Callable[[Signed, Members], bool]
 
@@ -59,8 +72,9 @@ def is_proof(certificate: CommitCertificate, members: Members, verify: Verify) -
 class Checker:
     """Watches one run. Nodes are named by identity."""
 
-    def __init__(self, scenario: Scenario, verify: Verify) -> None:
+    def __init__(self, scenario: Scenario, verify: Verify, approved: list[Members]) -> None:
         self._scenario = scenario
+        self._approved = approved
         self._verify = verify
         genesis = tuple(range(scenario.validators))
         self._sets: list[Members] = [genesis, genesis]
@@ -68,7 +82,8 @@ class Checker:
         self._prevoters: defaultdict[tuple[int, int, bytes], set[int]] = defaultdict(set)
         self._locks: dict[tuple[int, int], tuple[int, bytes]] = {}
         self._values: dict[int, bytes] = {}
-        self._proposers: dict[int, tuple[int, ...]] = {}
+        self._proposers: dict[int, tuple[int, ...]] = {1: tuple(range(scenario.validators))}
+        self._demoted: dict[int, set[int]] = {0: set()}
         self._proven: dict[tuple[CommitCertificate, Members], bool] = {}
         self._reported: dict[int, int] = {}
         self._room: dict[int, tuple[int, int, int]] = {}
@@ -137,7 +152,7 @@ class Checker:
         """The durable blocks that a node has not reported."""
         yield from chain.blocks[self._reported.get(node, 0) : chain.synced]
 
-    def on_decided(self, node: int, decided: Decided, chain: Chain) -> None:
+    def on_decided(self, node: int, decided: Decided, chain: Chain, now_ms: int) -> None:
         """A correct node reports a block, which `chain` holds."""
         body, certificate = decided.body, decided.certificate
         height, value = body.height, body.value
@@ -146,7 +161,11 @@ class Checker:
         self._reported[node] = height
         if self._values.setdefault(height, value) != value:
             raise Violation(f"node {node} decides {value.hex()[:8]} at {height}: a fork")
+        if self._scenario.has_good_clocks and body.time_ms > now_ms + EARLY_MS:
+            raise Violation(f"block {height} is {body.time_ms - now_ms} ms ahead of all clocks")
         if len(self._sets) < height + 2:
+            if body.change is not None and body.change not in self._approved:
+                raise Violation(f"block {height} brings members that nobody voted for")
             self._sets.append(self._sets[-1] if body.change is None else body.change)
         if chain.members(height + 2) != self._sets[height + 1]:
             raise Violation(f"node {node} has another set for {height + 2}")
@@ -155,11 +174,28 @@ class Checker:
         if not self.is_valid(certificate, self.members(height), self._verify):
             where = f"{height}/{certificate.round}"
             raise Violation(f"bad certificate at {where}: {len(certificate.signatures)} signers")
+        self._check_demotions(decided)
         proposers = chain.proposers(height + 1)
         if self._proposers.setdefault(height + 1, proposers) != proposers:
             raise Violation(f"node {node} has other proposers for height {height + 1}")
         if self._round_limits is not None and certificate.round > self.round_limit(height):
             raise Violation(f"height {height} took until round {certificate.round}")
+
+    def _check_demotions(self, decided: Decided) -> None:
+        """Whoever is demoted was so before, or lost a round of the height below: by identity."""
+        height, last = decided.body.height, decided.body.last
+        if height in self._demoted:
+            return
+        members = self.members(height)
+        named = {members[entry.validator] for entry in decided.body.demotions}
+        allowed = set(self._demoted[height - 1])
+        if last is not None:
+            before, turns = self.members(height - 1), self._proposers[height - 1]
+            lost = range(height - 1, height - 1 + min(last.round, len(turns)))
+            allowed |= {before[turns[turn % len(turns)]] for turn in lost}
+        if not named <= allowed:
+            raise Violation(f"height {height} demotes {sorted(named - allowed)}, who lost no round")
+        self._demoted[height] = named
 
     def on_boot(self, node: int, height: int) -> None:
         """A correct node starts with the blocks up to `height`."""

@@ -1,10 +1,10 @@
 """A disk that is as bad as the contract of the file operations allows.
 
-Written bytes survive a power cut for certain only after `File.sync`; until then any 512-byte part of
-them may be there or not. A created or renamed name survives for certain only after
-`Disk.sync_folder`; names change in order, as in a file system with a journal. The end of the process
-alone loses nothing that was written. Beyond that contract: a lying disk forgets to sync, space runs
-out, a sync fails, a bit flips.
+Written bytes survive a power cut for certain only after `File.sync`; until then any 512-byte part
+of them may be there or not. A created or renamed name survives for certain only after
+`Disk.sync_folder`; names change in order, as in a file system with a journal. The end of the
+process alone loses nothing that was written. Beyond that contract: a lying disk forgets to sync,
+space runs out, a sync fails, a bit flips.
 """
 
 import errno
@@ -23,7 +23,7 @@ class SimulatedFile:
         self._disk = disk
         self.data = bytearray()
         self._durable = bytearray()
-        self._pending: list[tuple[int, bytes | None]] = []
+        self._pending: list[tuple[int, bytes]] = []
 
     def read(self, length: int, offset: int, /) -> bytes:
         """What the operating system sees."""
@@ -36,11 +36,6 @@ class SimulatedFile:
         _put(self.data, data, offset)
         self._pending.append((offset, data))
 
-    def truncate(self, length: int, /) -> None:
-        """Cut off."""
-        del self.data[length:]
-        self._pending.append((length, None))
-
     def size(self) -> int:
         """The length in bytes."""
         return len(self.data)
@@ -52,11 +47,8 @@ class SimulatedFile:
         if self._disk.lies():
             return
         for offset, data in self._pending:
-            _apply(self._durable, data, offset)
+            _put(self._durable, data, offset)
         self._pending.clear()
-
-    def close(self) -> None:
-        """Nothing is lost by closing."""
 
     def lose(self, rng: random.Random) -> None:
         """A power cut: some of what was not synced is gone, sector by sector."""
@@ -68,7 +60,7 @@ class SimulatedFile:
             share = rng.random()
             pieces = [piece for piece in pieces if rng.random() < share]
         for offset, data in pieces:
-            _apply(self._durable, data, offset)
+            _put(self._durable, data, offset)
         self._pending.clear()
         self.data = bytearray(self._durable)
 
@@ -92,17 +84,8 @@ def _put(target: bytearray, data: bytes, offset: int) -> None:
     target[offset : offset + len(data)] = data
 
 
-def _apply(target: bytearray, data: bytes | None, offset: int) -> None:
-    if data is None:
-        del target[offset:]
-    else:
-        _put(target, data, offset)
-
-
-def _pieces(offset: int, data: bytes | None) -> list[tuple[int, bytes | None]]:
-    """A write cut at the borders of sectors; a truncation is one piece."""
-    if data is None:
-        return [(offset, None)]
+def _pieces(offset: int, data: bytes) -> list[tuple[int, bytes]]:
+    """A write cut at the borders of sectors."""
     first = SECTOR - offset % SECTOR
     starts = [0, *range(first, len(data), SECTOR)]
     ends = [*starts[1:], len(data)]
@@ -126,13 +109,6 @@ class SimulatedDisk:
         """Whether this sync does nothing."""
         return self._lying > 0 and self._rng.random() < self._lying
 
-    def create_folder(self, folder: Path, /) -> None:
-        """Folders are always there."""
-
-    def names(self, folder: Path, /) -> list[str]:
-        """The names in a folder, sorted."""
-        return sorted(path.name for path in self._names if path.parent == folder)
-
     def exists(self, path: Path, /) -> bool:
         """Whether there is a file of this name."""
         return path in self._names
@@ -145,7 +121,7 @@ class SimulatedDisk:
         self._change(path, None, file)
         return file
 
-    def open(self, path: Path, /, *, writing: bool) -> SimulatedFile:
+    def open(self, path: Path, /) -> SimulatedFile:
         """An existing file. Raises: OSError."""
         if path not in self._names:
             raise FileNotFoundError(path)

@@ -1,21 +1,22 @@
 """The log of a simulated node: records with length and checksum on a simulated disk.
 
 The rules are those of `node/wal.py`; a record's payload is a number that stands for the entry, as
-long as a real one. What a crash leaves is told from lost history by two means. Every record says up
-to where the log was known to be synced when it was written: damage before such a place is lost
-history, damage behind all of them is the end that no sync had covered, and is cut off. And a message
-of the node's own is written twice in one sync: a single damaged record, though it be the last, never
-hides that the node has signed.
+long as a real one. Every record says up to where the log was known to be synced when it was written:
+damage before such a place is lost history; damage behind all of them is taken for the end that no
+sync had covered, and is cut off. But a message of the node's own behind that damage is kept: a
+flipped bit may have hit what was synced together with it, and the core knows what to do with an own
+message whose reasons are lost. If the own message itself is hit, its reasons are intact, and the
+replay asks for the same one again.
 """
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from consensus.events import Input
+from consensus.events import Input, MessageReceived
 from consensus.messages import Proposal
 from tests.simulation.chain import Body
 from tests.simulation.disk import SimulatedDisk
@@ -26,8 +27,9 @@ FRESH = FOLDER / "log.new"
 ASIDE = FOLDER / "log.damaged"
 ROTATE_BYTES = 16 * 1024
 """Small, so that logs are renamed all the time."""
-BUFFER_BYTES = 1024
+BUFFER_BYTES = 2 * 1024
 _HEAD = struct.Struct(">III")
+_OFFSET = struct.Struct(">I")
 _TOKEN_BYTES = 8
 SHORT, VOTE, PROPOSAL = 3, 20, 50
 """How often a payload repeats its token: as long as a timer, a vote, a proposal with its block."""
@@ -80,7 +82,7 @@ class Log:
         self._buffered = 0
         if not disk.exists(LOG):
             raise DamagedLogError("the log is missing")
-        self._file = disk.open(LOG, writing=True)
+        self._file = disk.open(LOG)
         data = self._file.read(self._file.size(), 0)
         self._size = self._synced = 0
         self.found = self._recover(data)
@@ -98,34 +100,35 @@ class Log:
         for entry in [*entries, *adopted]:
             if isinstance(entry, Ended):
                 found = Remembered(entry)
-            elif found is not None and not (entry.is_own and _is_there(entry, found)):
+            elif found is not None:
                 found.entries.append(entry)
         if found is None:
             raise DamagedLogError("the log does not say where it begins")
         self._size = end
         if end < len(data):
-            self._file.truncate(end)
-        for entry in adopted:
-            self.append_own(entry)
+            self._begin_anew(found)
         self.sync()
         return found
 
-    def append(self, entry: Entry, tokens: int = SHORT, copies: int = 1) -> None:
+    def _begin_anew(self, found: Remembered) -> None:
+        """Another log takes the name at once: to cut this one off could lose what is adopted."""
+        create(self._disk, self._entries, found.ended, found.entries)
+        self._file = self._disk.open(LOG)
+        self._size = self._synced = self._file.size()
+
+    def append(self, entry: Entry, tokens: int = SHORT) -> None:
         """Add an entry to the next sync."""
         token = len(self._entries)
         self._entries.append(entry)
         payload = token.to_bytes(_TOKEN_BYTES, "big") * tokens
-        synced = self._synced
-        record = _HEAD.pack(len(payload), zlib.crc32(payload, synced), synced) + payload
-        self._buffer.append(record if copies == 1 else record * copies)
-        self._buffered += copies * len(record)
+        self._buffer.append(_record(payload, self._synced))
+        self._buffered += _HEAD.size + len(payload)
         if self._buffered > BUFFER_BYTES:
             self.write()
 
     def append_own(self, entry: Logged) -> None:
         """Add a message of the node's own, and make it durable."""
-        is_proposal = isinstance(entry.event.signed.message, Proposal)
-        self.append(entry, PROPOSAL if is_proposal else VOTE, copies=2)
+        self.append(entry, _tokens(entry))
         self.sync()
 
     def write(self) -> None:
@@ -148,34 +151,46 @@ class Log:
         self.append(ended)
         if self._size > ROTATE_BYTES:
             self.sync()
-            create(self._disk, self._entries, ended)
-            self._file = self._disk.open(LOG, writing=True)
-            self._size = self._synced = self._file.size()
+            self._begin_anew(Remembered(ended))
 
 
-def create(disk: SimulatedDisk, entries: list[Entry], ended: Ended) -> None:
+def create(
+    disk: SimulatedDisk, entries: list[Entry], ended: Ended, rest: Sequence[Logged] = ()
+) -> None:
     """Begin a log that says where it begins, durable under its name when this returns."""
-    token = len(entries)
-    entries.append(ended)
-    payload = token.to_bytes(_TOKEN_BYTES, "big") * SHORT
+    records: list[bytes] = []
+    for entry in (ended, *rest):
+        token = len(entries)
+        entries.append(entry)
+        records.append(_record(token.to_bytes(_TOKEN_BYTES, "big") * _tokens(entry), 0))
     if disk.exists(FRESH):
         disk.remove(FRESH)
     file = disk.create(FRESH)
-    file.write(_HEAD.pack(len(payload), zlib.crc32(payload), 0) + payload, 0)
+    file.write(b"".join(records), 0)
     file.sync()
     disk.replace(FRESH, LOG)
     disk.sync_folder(FOLDER)
 
 
-def _is_there(own: Logged, found: Remembered) -> bool:
-    """Whether a message of the node's own was read before: it is written twice."""
-    return any(own is entry for entry in found.entries)
+def _tokens(entry: Entry) -> int:
+    """How long the record of an entry is."""
+    if not isinstance(entry, Logged) or not isinstance(entry.event, MessageReceived):
+        return SHORT
+    return PROPOSAL if isinstance(entry.event.signed.message, Proposal) else VOTE
 
 
 def set_aside(disk: SimulatedDisk) -> None:
     """Rename a damaged log; the evidence is kept."""
     if disk.exists(LOG):
         disk.replace(LOG, ASIDE)
+
+
+def _record(payload: bytes, synced: int) -> bytes:
+    """Head and payload; the checksum covers both. As a start value alone, `synced` would not do:
+    one flip there and one in the payload could cancel.
+    """
+    checksum = zlib.crc32(payload, zlib.crc32(_OFFSET.pack(synced)))
+    return _HEAD.pack(len(payload), checksum, synced) + payload
 
 
 class _Record(NamedTuple):
@@ -192,7 +207,7 @@ def _record_at(data: bytes, offset: int) -> _Record | None:
     if length not in _LENGTHS or start + length > len(data):
         return None
     payload = data[start : start + length]
-    if zlib.crc32(payload, synced) != checksum:
+    if zlib.crc32(payload, zlib.crc32(_OFFSET.pack(synced))) != checksum:
         return None
     return _Record(start + length, synced, int.from_bytes(payload[:_TOKEN_BYTES], "big"))
 

@@ -1,7 +1,7 @@
 """The faults from outside, each at random moments until the faults end.
 
-Partitions and clogs; crashes; pauses; clocks that step, freeze, or run away; full and failing disks;
-lost, damaged or old data; and changes of membership, which are no fault but meet all of them.
+Partitions and clogs; crashes; pauses; clocks that step, freeze, or run away; full and failing
+disks; lost, damaged or old data; and changes of membership, which are no fault but meet all.
 """
 
 from collections.abc import Callable
@@ -137,9 +137,11 @@ class Nemesis:
     def _flip(self, node: Replica) -> None:
         node.crash()
         if node.files.exists(log.LOG):
-            file = node.files.open(log.LOG, writing=True)
+            file = node.files.open(log.LOG)
             if file.size():
-                position = self._rng.randrange(file.size())
+                # The newest records matter most: half the flips hit the last sectors.
+                last = 1024 if self._rng.random() < 0.5 else file.size()
+                position = file.size() - 1 - self._rng.randrange(min(last, file.size()))
                 file.flip(position, self._rng.randrange(8))
                 self._world.note(f"a bit of the log of node {node.index} flips at {position}")
 

@@ -137,6 +137,7 @@ class Replica:
     def _recover(self) -> None:
         if self.is_correct:
             self.shared.checker.on_boot(self.identity, len(self.chain.blocks))
+        self.sync_chain()  # Opening a store makes durable what it found: nothing rests on less.
         found = self._open_log()
         self.voting_from = found.ended.voting_from
         entries = found.entries
@@ -465,8 +466,9 @@ class Replica:
     def _report(self) -> None:
         """Acknowledge every durable block that was not acknowledged before a crash."""
         if self.is_correct:
-            for decided in self.shared.checker.unreported(self.identity, self.chain):
-                self.shared.checker.on_decided(self.identity, decided, self.chain)
+            checker, now_ms = self.shared.checker, self.shared.schedule.now_ms
+            for decided in checker.unreported(self.identity, self.chain):
+                checker.on_decided(self.identity, decided, self.chain, now_ms)
                 self.shared.note(
                     f"node {self.index} decides {decided.body.value.hex()[:8]} "
                     f"at {decided.body.height} in round {decided.certificate.round}"
@@ -520,7 +522,8 @@ class Replica:
                 self.on_status(node, status)
             case ("resent", batch):
                 for signed, body in batch:
-                    self.on_message(signed, body)
+                    if not self._holds(signed):
+                        self.on_message(signed, body)
             case ("body", body):
                 self._learn(body)
             case ("want", node, height):
@@ -536,6 +539,19 @@ class Replica:
     def claimed_height(self) -> int:
         """The height in progress, as told to one who asks."""
         return self.height
+
+    def _holds(self, signed: Signed) -> bool:
+        """Whether the core has exactly this message already: a re-sent one is skipped for speed."""
+        message = signed.message
+        if message.height != self.height:
+            return False
+        state = self.core._state
+        if isinstance(message, Proposal):
+            is_known = any(held is message for held in state.proposals.in_round(message.round))
+            return is_known and message.value in self.bodies
+        tally = state.votes.tally(message.kind, message.round)
+        first = None if tally is None else tally.firsts.get(message.sender)
+        return first is not None and first[0] is message
 
     def on_message(self, signed: Signed, body: Body | None) -> None:
         """A consensus message; a signature that does not verify goes no further."""

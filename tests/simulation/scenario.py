@@ -67,6 +67,11 @@ class Scenario:
         return self.identities + len(self.twins)
 
     @property
+    def has_good_clocks(self) -> bool:
+        """Whether every wall clock is kept in time throughout."""
+        return not self.skewed and not self.clock_every_ms
+
+    @property
     def faulty(self) -> tuple[int, ...]:
         """All identities that count among the f."""
         return (*self.adversaries, *self.twins, *self.forgetful, *self.damaged)

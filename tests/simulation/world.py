@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from consensus.messages import Message, Proposal, Signed
-from ledger.codec import encode
 from tests.simulation import adversary
 from tests.simulation.chain import Members
 from tests.simulation.checker import Checker, Violation
@@ -48,9 +47,9 @@ class World:
         self.rng = random.Random(scenario.seed ^ 0x5EED)
         self.schedule = Schedule()
         self.network = Network(scenario, self.schedule, self.rng)
-        self.checker = Checker(scenario, self.verify)
         self.genesis: Members = tuple(range(scenario.validators))
         self.approved: list[Members] = []
+        self.checker = Checker(scenario, self.verify, self.approved)
         self.steps = 0
         self._hasher = hashlib.sha256()
         self._print_line = print_line
