@@ -12,7 +12,7 @@ from ledger.batch import Batch, parse_batch
 from ledger.block import BLOCK, HEADER, Block, Header, block_hash
 from ledger.chain import Choice, Tip, check_contents, check_header, derive_header
 from ledger.codec import encode
-from ledger.errors import Reason, Rejected, Store, StoreDamagedError, invariant
+from ledger.errors import InvariantError, Reason, Rejected, Store, StoreDamagedError, invariant
 from ledger.genesis import Genesis
 from ledger.ids import BlockHash, Height, Round, ValidatorIndex
 from ledger.membership import EFFECTIVE_AFTER, ValidatorHistory
@@ -86,13 +86,15 @@ class ChainWriter:
             return
         recovered = log.recovered
         ended = 0 if recovered.ended is None else recovered.ended.height
-        if recovered.ended is not None and not stored - 1 <= ended <= stored:
-            problem = (
-                f"it ends at {stored} but the log {log.path} ended {ended}: one of them is an old "
-                "copy or lost its end. If the log is the old one, move it away and start again: "
-                "the node then waits until it is past all it may have signed"
-            )
+        if ended > stored:
+            problem = f"it ends at {stored} but the log ended height {ended}: blocks are lost"
             raise StoreDamagedError(Store.BLOCKS, f"height {stored}", problem)
+        if recovered.ended is not None and ended < stored - 1:
+            raise InvariantError(
+                f"the log {log.path} ended {ended} but blocks end at {stored}: it is an old copy or "
+                "lost its end. Move the log away and start again: the node then waits until it is "
+                "past all it may have signed"
+            )
         if ended < stored and (recovered.ended is not None or recovered.entries):
             end_height(stored)
             recovered.entries.clear()

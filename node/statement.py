@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from consensus.messages import VoteKind
+from ledger.addresses import AddressKind, encode_text
 from ledger.codec import Document, encode
 from ledger.crypto.suite import CryptoSuite
 from ledger.errors import Reason, Rejected

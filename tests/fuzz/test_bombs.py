@@ -62,7 +62,7 @@ DECODERS = {
     "block response": (wire.BLOCK_RESPONSE.decode, 10 * protocol.MIB),
     "resent": (wire.RESENT.decode, protocol.MIB),
     "log record": (wal._ENTRY.decode, 128 * 1024),
-    "log file": (lambda data: list(wal._entries(data)), protocol.MIB),
+    "log file": (lambda data: list(wal.entries_of(data)), protocol.MIB),
     "frames": (lambda data: FrameReader().feed(data), 64 * 1024),
     "genesis": (parse_genesis, 4 * protocol.MIB),
     "proof": (parse_proof, PROOF_BYTES),

@@ -229,6 +229,9 @@ def certify_by(validators: ValidatorSet, digest: bytes, height: int, round_numbe
 class LocalChain:
     """Blocks decided by hand, executed for real."""
 
+    signers = None
+    """The indexes whose precommits stand in certificates; None for all."""
+
     def __init__(self, bodies: MemoryBodies | None = None) -> None:
         self.block_data = MemoryStore()
         self.state_data = MemoryStore()
@@ -256,7 +259,8 @@ class LocalChain:
         moment = self.tip.time + 100 if time is None else time
         block = self.writer.next_block(ValidatorIndex(0), moment, batches)
         digest = block_hash(block.header, SUITE)
-        return block, certify_by(self.writer.validators, digest, self.tip.height + 1)
+        height = self.tip.height + 1
+        return block, certify_by(self.writer.validators, digest, height, signers=self.signers)
 
     def decide(self, *batches: Batch, time: int | None = None) -> Block:
         """Append the next block of these batches."""

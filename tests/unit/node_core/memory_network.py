@@ -267,6 +267,12 @@ class MemoryNode:
             self.mempool.add(transaction)
         self.maker.notify()
 
+    async def hear_everybody(self, tip=0):
+        """All others say which block they have, so that this node takes part."""
+        for name in NAMES[1:4]:
+            self.driver.hear(name, tip)
+        await until(lambda: self.driver._gate.is_open)
+
     def _accuse(self, evidence: Evidence) -> None:
         self.accused.append(evidence)
         self.on_accused(evidence)

@@ -164,11 +164,10 @@ def test_a_log_without_a_beginning_beside_a_chain_says_that_memory_is_lost(
     assert (ended.height, ended.memory) == (1, memory)
 
 
-@pytest.mark.parametrize("height", [1, 4])
-def test_a_log_that_is_more_than_one_block_away_stops_the_node_and_names_the_file(tmp_path, height):
+def test_a_log_that_is_more_than_one_block_behind_stops_the_node_and_names_the_file(tmp_path):
     chain = chain_of(3)
-    with pytest.raises(InvariantError, match=r"0\.wal ended \d but blocks end at 3.*Move the log"):
-        recovered_node(tmp_path, chain, EndedHeight(height, NUMBER, bytes(32)))
+    with pytest.raises(InvariantError, match=r"0\.wal ended 1 but blocks end at 3.*Move the log"):
+        recovered_node(tmp_path, chain, EndedHeight(1, NUMBER, bytes(32)))
 
 
 class FlippedBodies(MemoryBodies):

@@ -81,6 +81,7 @@ def test_an_equivocation_that_all_nodes_see_is_reported_once(tmp_path):
         async with running(*nodes) as nursery:
             for index in range(3):
                 start(nursery, nodes[index], tmp_path / str(index))
+            await until(lambda: all(node.driver._gate.is_open for node in nodes))
             peer = MemoryPeer(NAMES[TRAITOR], lambda _kind, _payload: None)
             for node in nodes[:3]:
                 for value in (b"a" * 32, b"b" * 32):
@@ -124,6 +125,7 @@ def test_a_crash_before_the_file_is_made_up_for_by_the_log(tmp_path):
     async def see():
         node = MemoryNode(0, disk, tmp_path / "0.wal")
         async with running(node):
+            await node.hear_everybody()
             peer = MemoryPeer(NAMES[TRAITOR], lambda _kind, _payload: None)
             for value in (b"a" * 32, b"b" * 32):
                 await node.router.on_frames(peer, [frame(vote(value, 1))])
@@ -133,6 +135,7 @@ def test_a_crash_before_the_file_is_made_up_for_by_the_log(tmp_path):
     async def remember():
         node = MemoryNode(0, disk, tmp_path / "0.wal")
         async with running(node):
+            await node.hear_everybody()
             await until(lambda: node.accused)
         assert node.accused == [equivocation(1)]
 

@@ -69,7 +69,7 @@ def test_a_node_without_room_is_silent_and_follows_and_comes_back_by_itself(tmp_
             low.driver.post(SpaceReturned())
             nodes[0].admit([make_transaction(register(9), 9, is_signed=True)])
             await until(lambda: votes(low) > 0)
-        assert {node.banned == [] for node in nodes} == {True}
+        assert {node.blamed == [] for node in nodes} == {True}
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
 

@@ -7,7 +7,6 @@ import trio
 from trio.testing import MockClock
 
 from consensus.messages import Vote, VoteKind
-from ledger.block import block_hash
 from ledger.codec import encode
 from ledger.ids import Height, Round, ValidatorIndex
 from node import wire
@@ -25,7 +24,14 @@ from tests.unit.node_core.chains import (
     register,
     secret_of,
 )
-from tests.unit.node_core.memory_network import NAMES, MemoryNode, MemoryPeer, running, until
+from tests.unit.node_core.memory_network import (
+    NAMES,
+    MemoryNode,
+    MemoryPeer,
+    ServingPeer,
+    running,
+    until,
+)
 from tests.unit.node_core.test_network import copy_up_to, own_messages
 
 
@@ -179,20 +185,15 @@ def test_our_signature_in_the_very_last_block_bars_us_and_its_absence_does_not(
             await nursery.start(node.run)
             await hear(node, 3)
             await trio.sleep(0.5)
-            last = source.writer.read_block(3)
-            digest = block_hash(last.block.header, SUITE)
-            found = wire.SyncedBlock(
-                encode(last.block),
-                certify(digest, 3, signers=signers),
-                tuple(batch.wire for batch in last.batches),
-            )
-            node.peers[NAMES[1]] = peer = MemoryPeer(NAMES[1], lambda _kind, _payload: None)
-            await until(lambda: node.sync._open is not None)
-            response = wire.BlockResponse(3, (found,))
-            await node.router.on_frames(peer, [(FrameKind.BLOCK_RESPONSE, encode(response))])
+            blocks = [source.writer.read_block(height) for height in (1, 2, 3)]
+            forged = certify(blocks[2].block_hash, 3, signers=signers)
+            certificates = (blocks[0].certificate, blocks[1].certificate, forged)
+            shown = zip((one.block for one in blocks), certificates, strict=True)
+            ServingPeer(node, NAMES[1], shown, blocks[2].batches)
+            node.sync.note(NAMES[1], 3)
+            await until(lambda: node.height == 3)
             await trio.sleep(1)
             nursery.cancel_scope.cancel()
-        assert node.height == 3
         assert node.driver.is_voting == is_free
         assert node.driver._gate.voting_from == (0 if is_free else 3 + DUPLICATE_HEIGHTS + 1)
 

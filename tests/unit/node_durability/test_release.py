@@ -295,9 +295,10 @@ def test_a_statement_survives_its_file():
 
 def stopped(index, disk, folder):
     node = name_of(index, GENESIS)
-    identity = Identity(node, node_address(node), secret_of(index), SUITE)
+    identity = Identity(node.name, node_address(node), b"", secret_of(index), SUITE)
     disk.open()
-    return StoppedNode(GENESIS, CHAIN, identity, disk.blocks, folder / f"{index}.wal")
+    log_path = folder / f"{index}.wal"
+    return StoppedNode(GENESIS, CHAIN, identity, disk.blocks, VALIDATORS, log_path)
 
 
 def some(number):
@@ -432,19 +433,32 @@ def test_only_a_node_in_quarantine_is_released_and_only_once(tmp_path):
         nodes[0].release(statements, 0)
     first = nodes[2].release(statements, 0)
     assert nodes[2].release(statements, 0) == first
+    for index in (0, 1):
+        know_own_round(tmp_path / f"{index}.wal", index, first.entry.height, 30)
+    later = [node.statement(0) for node in nodes]
     with pytest.raises(Rejected, match="released before"):
-        nodes[2].release(statements[2:], 0)  # Other statements, another lock.
+        nodes[2].release(later, 0)  # Other statements, other rounds.
+
+
+def know_own_round(path, index, height, round_number):
+    """Let a log end with an own vote."""
+    message = Vote(
+        VoteKind.PREVOTE, Height(height), Round(round_number), None, -1, ValidatorIndex(index)
+    )
+    log = WriteAheadLog(path)
+    own = encode(wire.vote_message(message, signed(index, message, CHAIN)))
+    log.append(LoggedVote(own, own=True))
+    log.sync()
+    log.close()
 
 
 def test_a_release_skips_rounds_that_the_nodes_own_log_still_knows(tmp_path):
     disk = LocalChain()
-    message = Vote(VoteKind.PREVOTE, Height(1), Round(8), None, -1, ValidatorIndex(2))
-    own = encode(wire.vote_message(message, signed(2, message, CHAIN)))
     log = WriteAheadLog(tmp_path / "2.wal")
     log.append(EndedHeight(0, 0, bytes(32), 9, Memory.COMPLETE))
-    log.append(LoggedVote(own, own=True))
     log.sync()
     log.close()
+    know_own_round(tmp_path / "2.wal", 2, 1, 8)
     node = stopped(2, disk, tmp_path)
-    without = stopped(1, disk, tmp_path).statement(0)
-    assert node.release([without], 0).entry.after_round == 8 + RELEASE_ROUNDS
+    without = [stopped(index, disk, tmp_path).statement(0) for index in (0, 1, 3)]
+    assert node.release(without, 0).entry.after_round == 8 + RELEASE_ROUNDS
