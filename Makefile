@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 SEEDS ?= 2000
 FIRST ?= 0
 
-.PHONY: setup demo test lint types imports unit slow simulate bench clean
+.PHONY: setup demo test lint types imports unit slow simulate crash bench clean
 
 setup: $(STAMP)
 
@@ -34,10 +34,13 @@ unit: setup
 	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors tests/fuzz
 
 slow: setup
-	$(BIN)/pytest -q tests/simulation tests/integration tests/e2e
+	$(BIN)/pytest -q tests/simulation tests/crash tests/integration tests/e2e
 
 simulate: setup
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --first $(FIRST)
+
+crash: setup
+	$(BIN)/python -m tests.crash.run --seeds $(SEEDS) --first $(FIRST)
 
 bench: setup
 	$(BIN)/kanglian bench quick
