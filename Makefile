@@ -8,7 +8,7 @@ FIRST ?= 0
 KILLS ?= 200
 MINUTES ?= 10
 
-.PHONY: setup demo test lint types imports unit slow simulate kill9 soak bench clean
+.PHONY: setup demo test lint types imports unit slow simulate crash kill9 soak bench clean
 
 setup: $(STAMP)
 
@@ -36,10 +36,13 @@ unit: setup
 	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors tests/fuzz tests/peer_bugs
 
 slow: setup
-	$(BIN)/pytest -q tests/simulation tests/integration tests/e2e tests/nemesis
+	$(BIN)/pytest -q tests/simulation tests/crash tests/integration tests/e2e tests/nemesis
 
 simulate: setup
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --first $(FIRST)
+
+crash: setup
+	$(BIN)/python -m tests.crash.run --seeds $(SEEDS) --first $(FIRST)
 
 kill9: setup
 	$(BIN)/python -m tests.nemesis.kill9 --kills $(KILLS)

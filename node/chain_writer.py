@@ -75,7 +75,7 @@ class ChainWriter:
         """Execute what was decided but not executed; say what the log must know.
 
         `end_height` records a durable block in the log, where the crash came before its record.
-        Raises: StoreDamagedError when a store lost what another still knows.
+        Raises: StoreDamagedError, InvariantError: a store or the log lost what another knows.
         """
         state, stored = self.executor.state_tip.height, self.blocks.height
         self._check_stores(state, stored)

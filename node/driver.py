@@ -50,6 +50,7 @@ from node.driver_parts import (
     Heartbeat,
     SpaceReturned,
     TipHeard,
+    TwinSeen,
 )
 from node.quarantine import gate_of
 from node.sentinel import Sentinel
@@ -175,7 +176,7 @@ class ConsensusDriver:
                 self._parts.links.broadcast(FrameKind.STATUS, encode(status))
             elif isinstance(event, MessageReceived):
                 self._notice_own(event.signed)
-            elif isinstance(event, TipHeard | ClaimDropped | SyncAnswer):
+            elif isinstance(event, TipHeard | ClaimDropped | SyncAnswer | TwinSeen):
                 await self._handle(event)
 
     def _open_gate(self) -> bool:
@@ -244,6 +245,9 @@ class ConsensusDriver:
                 self._gate.drop_claim(peer)
             case SpaceReturned():
                 self._sign_withheld()
+            case TwinSeen(where):
+                if self._sentinel is not None:
+                    self._sentinel.on_twin(where)
             case BatchArrived():
                 self._answer_checks()
                 self._offer_work()

@@ -62,6 +62,13 @@ class TipHeard:
 
 
 @dataclass(frozen=True, slots=True)
+class TwinSeen:
+    """The other end of a link proved this node's own address."""
+
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
 class SpaceReturned:
     """The disk has room again: what was withheld may be signed, if it is still of use."""
 
@@ -73,6 +80,7 @@ Event = (
     | SyncAnswer
     | ClaimDropped
     | TipHeard
+    | TwinSeen
     | SpaceReturned
     | BatchArrived
     | BuildNow

@@ -166,9 +166,22 @@ def replay(
                 _restore(pool, digest, place, chain, now_ms)
             case EndedHeight() | LoggedRelease():
                 invariant(condition=False, message="the log is read from its last ended height")
-        if event is not None:
+        if event is not None and not _lacks_bodies(event, candidates):
             accusations += [item for item in core.step(event) if isinstance(item, Accuse)]
     return accusations + core.resume()
+
+
+def _lacks_bodies(event: Input, candidates: Candidates) -> bool:
+    """Whether a crash took a body after the log said that a block is here as a whole.
+
+    Nothing was signed on it then, for that syncs the bodies first. To vote now would say "I hold
+    all of it" of what is gone: the block is checked, or built, once more.
+    """
+    match event:
+        case BlockBuilt(value=value) | BlockChecked(value=value):
+            return bool(candidates.missing(value))
+        case _:
+            return False
 
 
 def _restore(pool: BatchPool, digest: bytes, place: Place, chain: Chain, now_ms: int) -> None:

@@ -447,4 +447,8 @@ PHRASES: Mapping[str, Phrase] = {
         "决定、而其证书仅受损节点持有的情形：启动本节点前，请询问客户端是否持有高度 {height} "
         "或更高的回执。",
     ),
+    "error_duplicate": Phrase(
+        "this node's key is in use elsewhere, or its data is an old copy",
+        "本节点的密钥正在别处使用，或其数据是旧副本",
+    ),
 }

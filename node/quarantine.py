@@ -38,16 +38,14 @@ _log = structlog.get_logger("quarantine")
 
 
 class DuplicateInstanceError(InvariantError):
-    """This node's key signed what this node did not sign: it must not go on."""
+    """This node's key is in use where this node does not use it: it must not go on."""
 
-    def __init__(self, height: int, round_number: int, voting_from: int) -> None:
+    def __init__(self, evidence: str, voting_from: int) -> None:
         super().__init__(
-            f"a message for height {height}, round {round_number} bears this node's signature, and "
-            "this node did not sign it. Either another instance runs with the same key, or this "
-            f"data folder is an old copy. The node stops and will not vote before height "
-            f"{voting_from}; make sure that no other instance runs, then start it again"
+            f"{evidence}. Either another instance runs with the same key, or this data folder is "
+            f"an old copy. The node stops and will not vote before height {voting_from}; make sure "
+            "that no other instance runs, then start it again"
         )
-        self.height = height
 
 
 @dataclass(slots=True)

@@ -70,6 +70,14 @@ class Sentinel:
         if is_signed and not self._signer.knows_precommit(certificate):
             self._find(certificate.height, certificate.round)
 
+    def on_twin(self, where: str) -> None:
+        """A link's other end proved this node's own address, with fresh randomness of its own.
+
+        Raises: DuplicateInstanceError.
+        """
+        self._gate.suspect(self._writer.tip.height + 1)
+        self._stop(f"the node at {where} proved that it holds this node's key")
+
     def _find(self, height: int, round_number: int) -> None:
         gate = self._gate
         if gate.is_past(height, round_number):
@@ -77,6 +85,14 @@ class Sentinel:
         gate.suspect(height)
         _log.error("own_signature_unexplained", height=height, round=round_number)
         if gate.is_open:
-            gate.quarantine(self._writer.tip.height)
-            self._persist()
-            raise DuplicateInstanceError(height, round_number, gate.voting_from)
+            self._stop(
+                f"a message for height {height}, round {round_number} bears this node's signature, "
+                "and this node did not sign it"
+            )
+
+    def _stop(self, evidence: str) -> None:
+        """Make it durable that this node does not vote, then stop it."""
+        self._gate.quarantine(self._writer.tip.height)
+        self._persist()
+        _log.critical("duplicate_instance", evidence=evidence)
+        raise DuplicateInstanceError(evidence, self._gate.voting_from)

@@ -56,9 +56,12 @@ def ending_of(error: KanglianError) -> Ending:
     """The exit code and the words of an error."""
     from genesis.private_files import PrivateFileError
     from node.config import ConfigError
+    from node.quarantine import DuplicateInstanceError
     from rpc.client import RpcFailure
 
     match error:
+        case DuplicateInstanceError():
+            return Ending(EXIT_CONFIG, "duplicate_instance", say("error_duplicate"), str(error))
         case ConfigError():
             return Ending(EXIT_CONFIG, "config", say("error_config"), str(error))
         case PrivateFileError():

@@ -10,6 +10,7 @@ from consensus.messages import Vote, VoteKind
 from ledger.codec import encode
 from ledger.ids import Height, Round, ValidatorIndex
 from node import wire
+from node.driver_parts import TwinSeen
 from node.limits import DUPLICATE_HEIGHTS
 from node.quarantine import DuplicateInstanceError
 from node.wal import EndedHeight, WriteAheadLog, entries_of
@@ -93,6 +94,27 @@ def test_a_message_with_our_signature_that_we_did_not_send_stops_the_node_by_nam
         assert isinstance(error, DuplicateInstanceError)
         assert "another instance runs with the same key" in str(error)
         assert node.of_kind(FrameKind.VOTE) == []
+        again = WriteAheadLog(tmp_path / "0.wal")
+        again.close()
+        assert again.recovered.ended.voting_from == 1 + DUPLICATE_HEIGHTS + 1
+
+    play(main)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_twin_at_the_other_end_of_a_link_stops_the_node_at_once(tmp_path, heard):
+    async def main():
+        node = MemoryNode(0, LocalChain(), tmp_path / "0.wal")
+        with pytest.raises(BaseExceptionGroup) as stop:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(node.run)
+                if heard:
+                    await hear(node, 0)
+                await trio.sleep(0.5)
+                node.driver.post(TwinSeen("198.51.100.7:26600"))
+                await trio.sleep(5)
+                nursery.cancel_scope.cancel()
+        assert "198.51.100.7:26600 proved" in str(stopped_by(stop.value))
         again = WriteAheadLog(tmp_path / "0.wal")
         again.close()
         assert again.recovered.ended.voting_from == 1 + DUPLICATE_HEIGHTS + 1

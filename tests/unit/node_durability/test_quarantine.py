@@ -2,8 +2,9 @@
 
 import pytest
 
+from consensus.events import Adopted
 from ledger.batch import GENESIS_BATCH
-from ledger.ids import Address
+from ledger.ids import Address, BlockHash, Round
 from node.limits import DUPLICATE_HEIGHTS, QUARANTINE_HEIGHTS, WATCHED_HEIGHTS
 from node.quarantine import gate_of, open_log
 from node.wal import EndedHeight, LoggedRelease, LoggedWork, Memory, Recovered, WriteAheadLog
@@ -119,6 +120,17 @@ def test_a_released_node_votes_at_the_height_of_its_release():
     assert opened(one, 5, 5, 5)
     assert (one.voting_from, one.may_vote(6)) == (6, True)
     assert [one.is_past(6, 3), one.is_past(6, 4)] == [True, False]
+
+
+def test_a_released_node_hands_its_core_the_whole_lock_at_that_height_alone():
+    one = gate(Memory.LOST, release=LoggedRelease(6, 3, 2, b"v" * 32, b"", ()))
+    assert one.adopted(6) is None
+    assert opened(one, 5, 5, 5)
+    assert [one.adopted(5), one.adopted(6), one.adopted(7)] == [
+        None,
+        Adopted(Round(3), Round(2), BlockHash(b"v" * 32)),
+        None,
+    ]
 
 
 def test_a_release_that_the_chain_has_passed_releases_nobody():
