@@ -3,17 +3,23 @@
 import functools
 import shutil
 
+import msgspec
 import pytest
 import trio
 
+from ledger.block import BLOCK, HEADER, block_hash
+from ledger.codec import encode
 from ledger.errors import KanglianError, StoreDamagedError, UnavailableError
+from ledger.store.blocks import BlockStore, StoredBlock
 from ledger.store.descriptor import DescriptorError, check_continuity, read_descriptor
 from ledger.store.leveldb import LevelStore
+from ledger.store.port import Place
 from node.damage import MARK_FILE, marked
 from node.rebuild import rebuild_blocks, rebuild_state, scrub_stores
 from node.wal import EndedHeight, LoggedBatch, WriteAheadLog
 from tests.integration.real_chains import DiskChain, grow, numbered_batch
-from tests.unit.node_core.chains import GENESIS, facts
+from tests.unit.ledger.worlds import SUITE
+from tests.unit.node_core.chains import GENESIS, certify, facts
 
 HEIGHTS = 12
 
@@ -222,6 +228,26 @@ def test_blocks_that_are_damaged_as_well_end_the_rebuild_of_state(data):
     assert not (data / "damaged-1").exists()
 
 
+@pytest.mark.parametrize("field", ["certificate", "state_root", "replay_root", "previous_hash"])
+def test_a_state_is_not_rebuilt_from_a_block_that_nobody_decided_or_that_lies(data, field):
+    """Where the header lies, the certificate is right: the header alone is against it."""
+    height = 6
+    store = LevelStore(data / "blocks")
+    blocks = BlockStore(store, None)
+    stored = blocks.block(height)
+    block, certificate = BLOCK.decode(stored.block), certify(bytes(32), height)
+    if field != "certificate":
+        header = msgspec.structs.replace(HEADER.decode(block.header), **{field: bytes(32)})
+        block = msgspec.structs.replace(block, header=encode(header))
+        certificate = certify(block_hash(block.header, SUITE), height)
+    forged = StoredBlock(encode(block), certificate)
+    store.write([(b"h" + height.to_bytes(8, "big"), encode(forged))])
+    store.close()
+    with pytest.raises(StoreDamagedError, match=f"height {height}") as stop:
+        trio.run(rebuild_state, data, GENESIS, quiet)
+    assert stop.value.store == "blocks"
+
+
 def write_log(data, *entries):
     log = WriteAheadLog(data / "consensus.wal")
     for entry in entries:
@@ -232,7 +258,7 @@ def write_log(data, *entries):
 
 def test_lost_blocks_are_refused_until_the_log_says_that_they_may_be(data):
     digest = b"\x07" * 32
-    own = LoggedBatch(digest, numbered_place(), 8)
+    own = LoggedBatch(digest, Place(1, 0, 1, 0), 8)
     write_log(data, EndedHeight(HEIGHTS, 7, bytes(32)), own)
     for store in ("blocks", "state", "bodies"):
         shutil.rmtree(data / store)
@@ -251,12 +277,6 @@ def test_lost_blocks_are_refused_until_the_log_says_that_they_may_be(data):
         done = rebuild_blocks(data, GENESIS)
         assert (done.height, done.voting_from) == (0, HEIGHTS + 3)
         assert start() == (0, EndedHeight(0, 9, digest, HEIGHTS + 3), [])
-
-
-def numbered_place():
-    from ledger.store.port import Place
-
-    return Place(1, 0, 1, 0)
 
 
 def test_a_rebuild_of_blocks_sets_everything_aside(data):

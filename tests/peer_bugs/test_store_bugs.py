@@ -74,8 +74,8 @@ FILLER = """
 import resource, signal, sys
 from pathlib import Path
 from ledger.errors import UnavailableError
+from ledger.store.leveldb import LevelStore
 from tests.integration.real_chains import DiskChain, numbered_batch
-from tests.unit.node_core.chains import register
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
@@ -86,13 +86,14 @@ try:
             print(chain.tip.height, flush=True)
 except UnavailableError as error:
     print("UNAVAILABLE", error)
+    failed = LevelStore(Path(sys.argv[1]) / "probe")
     try:
-        chain.state_data.write([(b"m", b"")])
-        chain.block_data.write([(b"m", b"")])
-        chain.bodies.append(b"a body")
-        chain.bodies.sync()
-    except (UnavailableError, RuntimeError) as again:
-        print("STILL", again)
+        failed.write([(b"large", bytes(int(sys.argv[2])))])
+    except UnavailableError:
+        try:
+            failed.write([(b"small", b"")])
+        except UnavailableError as again:
+            print("STILL", again)
 """
 
 
@@ -107,8 +108,10 @@ def fill(folder, limit_bytes):
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    *told, reason, _ = done.stdout.splitlines()
+    *told, reason, again = done.stdout.splitlines()
     assert reason.startswith("UNAVAILABLE"), done.stdout
+    assert again.startswith("STILL"), done.stdout
+    assert "failed before and is not written again" in again
     return int(told[-1]) if told else 0
 
 
