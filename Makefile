@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 SEEDS ?= 2000
 FIRST ?= 0
 
-.PHONY: setup demo test lint types imports unit slow simulate bench clean
+.PHONY: setup demo test lint types imports unit slow simulate fuzz bench clean
 
 setup: $(STAMP)
 
@@ -31,13 +31,16 @@ imports: setup
 	$(BIN)/lint-imports
 
 unit: setup
-	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors tests/fuzz
+	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors tests/fuzz tests/peer_bugs
 
 slow: setup
 	$(BIN)/pytest -q tests/simulation tests/integration tests/e2e
 
 simulate: setup
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --first $(FIRST)
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.run --seconds $(or $(SECONDS),60)
 
 bench: setup
 	$(BIN)/kanglian bench quick
