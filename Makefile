@@ -8,7 +8,7 @@ FIRST ?= 0
 KILLS ?= 200
 MINUTES ?= 10
 
-.PHONY: setup demo test lint types imports unit slow simulate crash kill9 soak bench clean
+.PHONY: setup demo test lint types imports unit slow simulate crash kill9 soak fuzz bench clean
 
 setup: $(STAMP)
 
@@ -49,6 +49,9 @@ kill9: setup
 
 soak: setup
 	$(BIN)/python -m tests.nemesis.soak --minutes $(MINUTES)
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.run --seconds $(or $(SECONDS),60)
 
 bench: setup
 	$(BIN)/kanglian bench quick

@@ -246,8 +246,7 @@ class ConsensusDriver:
             case SpaceReturned():
                 self._sign_withheld()
             case TwinSeen(where):
-                if self._sentinel is not None:
-                    self._sentinel.on_twin(where)
+                self._sentinel.on_twin(where)
             case BatchArrived():
                 self._answer_checks()
                 self._offer_work()

@@ -43,7 +43,7 @@ OPERATING_STATUS_NORMAL = 0
 CALL_TRANSACTIONS = 100
 """Transactions of one call: 48 KB, 5 ms of signature checks for the node."""
 CALL_BYTES = 512 * limits.KIB
-"""Base64 makes it 683 KiB, below the 768 KiB body that a node takes."""
+"""Base64 makes it 683 KiB, below the 896 KiB body that a node takes."""
 ENVELOPE_OPERATIONS = 500
 """About 170 KB, a third of the envelope limit; its proofs carry all of it."""
 CALLS_IN_FLIGHT = 8

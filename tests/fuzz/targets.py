@@ -287,6 +287,7 @@ OPENED = open_parts(SUITE, bytes(32), Address(HOSPITAL.address), secret("R"), pa
 FRAMES = [
     encode_frame(FrameKind.VOTE, encode(VOTE)) + encode_frame(FrameKind.PING, b"12345678"),
     encode_frame(FrameKind.PROPOSAL, encode(PROPOSAL)) + b"\x00\x00",
+    encode_frame(FrameKind.STATUS, b""),
 ]
 PEER = (PeerProtocolError,)
 
