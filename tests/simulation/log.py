@@ -1,12 +1,12 @@
 """The log of a simulated node: records with length and checksum on a simulated disk.
 
 The rules are those of `node/wal.py`; a record's payload is a number that stands for the entry, as
-long as a real one. Every record says up to where the log was known to be synced when it was written:
-damage before such a place is lost history; damage behind all of them is taken for the end that no
-sync had covered, and is cut off. But a message of the node's own behind that damage is kept: a
-flipped bit may have hit what was synced together with it, and the core knows what to do with an own
-message whose reasons are lost. If the own message itself is hit, its reasons are intact, and the
-replay asks for the same one again.
+long as a real one. Every record says up to where the log was synced when it was written: damage
+before such a place is lost history; damage behind all of them is taken for the end that no sync had
+covered, and is left out. But a message of the node's own behind that damage is kept: a flipped bit
+may have hit what was synced together with it, and the core knows what to do with an own message
+whose reasons are lost. If the own message itself is hit, its reasons are intact, and the replay
+asks for the same one again.
 """
 
 import struct
@@ -91,11 +91,11 @@ class Log:
         read = list(_records(data, 0))
         end = read[-1].end if read else 0
         behind = list(_search(data, end))
-        if any(record.synced > end for record in behind):
+        if is_lost(behind, end):
             raise DamagedLogError(f"damaged at byte {end} and known to be synced after it")
         entries = [self._entries[record.token] for record in read]
         lost = [self._entries[record.token] for record in behind]
-        adopted = [entry for entry in lost if isinstance(entry, Logged) and entry.is_own]
+        adopted = [entry for entry in lost if isinstance(entry, Logged) and is_adopted(entry)]
         found: Remembered | None = None
         for entry in [*entries, *adopted]:
             if isinstance(entry, Ended):
@@ -152,6 +152,16 @@ class Log:
         if self._size > ROTATE_BYTES:
             self.sync()
             self._begin_anew(Remembered(ended))
+
+
+def is_lost(behind: Sequence["_Record"], damaged: int) -> bool:
+    """Whether a record behind a damaged place shows that the place had been synced."""
+    return any(record.synced > damaged for record in behind)
+
+
+def is_adopted(entry: Logged) -> bool:
+    """Whether an input behind the damage is kept: what this node signed binds it."""
+    return entry.is_own
 
 
 def create(

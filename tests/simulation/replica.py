@@ -128,6 +128,7 @@ class Replica:
         self.bodies: dict[bytes, Body] = {}
         self.heard: dict[tuple[bytes, int], tuple[int, int]] = {}
         self.waiting: dict[bytes, list[CheckBlock]] = {}
+        self.counted: set[bytes] = set()
         self.decision: Decide | None = None
         self.asked_ms = -1_000
         self.banned: dict[int, int] = {}
@@ -480,6 +481,7 @@ class Replica:
         self.bodies = {value: body for value, body in self.bodies.items() if body.height >= height}
         self.heard.clear()
         self.waiting.clear()
+        self.counted.clear()
         self.own.clear()
         for entry in self.early:
             if _height(entry) == height:
@@ -542,16 +544,17 @@ class Replica:
 
     def _holds(self, signed: Signed) -> bool:
         """Whether the core has exactly this message already: a re-sent one is skipped for speed."""
+        if signed.signature in self.counted:
+            return True
         message = signed.message
-        if message.height != self.height:
+        if message.height != self.height or isinstance(message, Proposal):
             return False
-        state = self.core._state
-        if isinstance(message, Proposal):
-            is_known = any(held is message for held in state.proposals.in_round(message.round))
-            return is_known and message.value in self.bodies
-        tally = state.votes.tally(message.kind, message.round)
+        tally = self.core._state.votes.tally(message.kind, message.round)
         first = None if tally is None else tally.firsts.get(message.sender)
-        return first is not None and first[0] is message
+        if first is None or first[0] is not message:
+            return False
+        self.counted.add(signed.signature)
+        return True
 
     def on_message(self, signed: Signed, body: Body | None) -> None:
         """A consensus message; a signature that does not verify goes no further."""
