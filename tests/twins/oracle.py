@@ -32,9 +32,11 @@ class Oracle:
     """One node at one height. Copied with its core, so every field is replaced or copied."""
 
     __slots__ = (
+        "_accused",
         "_heard",
         "_highest",
         "_longest",
+        "_owed",
         "_proposals",
         "_signed",
         "_verdicts",
@@ -67,6 +69,9 @@ class Oracle:
         self._signed: dict[tuple[int, int], Message] = {}
         self._longest: dict[TimerKind, tuple[int, int]] = {}
         self._heard: dict[tuple[int, int, int, bytes | None], bytes] = {}
+        self._owed: dict[tuple[int, int, int], None] = {}
+        self._accused: dict[tuple[int, int, int], None] = {}
+        """(sender, round, kind) of whoever was heard to, and was said to, contradict itself."""
 
     def copy(self) -> "Oracle":
         """An oracle that knows the same."""
@@ -74,6 +79,8 @@ class Oracle:
         for name in ("me", "leader", "quorum", "faults", "lock", "is_decided", "timers"):
             setattr(twin, name, getattr(self, name))
         for name in (
+            "_owed",
+            "_accused",
             "_voters",
             "_voted",
             "_proposals",
@@ -110,6 +117,8 @@ class Oracle:
 
     def _hear_proposal(self, proposal: Proposal) -> bool:
         held = self._proposals.get(proposal.round, ())
+        if held and (proposal.value, proposal.valid_round) not in held:
+            self._owed.setdefault((proposal.sender, proposal.round, 0))
         entry = (proposal.value, proposal.valid_round)
         if entry not in held and len(held) < PROPOSALS_KEPT:
             held = self._proposals[proposal.round] = (*held, entry)
@@ -121,6 +130,8 @@ class Oracle:
             self.lock = (vote.round, vote.value)
         slot, bit = (int(vote.kind), vote.round), 1 << vote.sender
         voted = self._voted.get(slot, 0)
+        if voted & bit and not self._voters.get((*slot, vote.value), 0) & bit:
+            self._owed.setdefault((vote.sender, vote.round, slot[0]))
         if voted & bit and vote.value is not None:
             proposed = self._proposals.get(vote.round, ())
             is_first = self._voters.get((*slot, vote.value), 0) & bit
@@ -272,10 +283,11 @@ class Oracle:
     def on_accuse(self, evidence: Evidence) -> None:
         """The core convicts somebody: of two different messages in one slot."""
         first, second = evidence.first.message, evidence.second.message
-        kinds = [getattr(message, "kind", 0) for message in (first, second)]
+        kinds = [int(getattr(message, "kind", 0)) for message in (first, second)]
         is_proof = first != second and kinds[0] == kinds[1]
         if not is_proof or (first.sender, first.round) != (second.sender, second.round):
             raise Violation(f"accuses without proof: {brief(first)} and {brief(second)}")
+        self._accused.setdefault((first.sender, first.round, kinds[0]))
 
     # What it must have done
 
@@ -288,6 +300,9 @@ class Oracle:
             raise Violation(f"does not decide (L49) at {status}")
         if self._reached() > status.round:
             raise Violation(f"does not follow f + 1 to their round (L55) at {status}")
+        unproven = self._owed.keys() - self._accused.keys()
+        if unproven:
+            raise Violation(f"does not accuse (sender, round, kind): {sorted(unproven)}")
         self._check_step(status.round, status.step)
         if core.locked != self.lock:
             raise Violation(f"is locked on {core.locked}, should be on {self.lock}")
