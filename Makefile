@@ -7,8 +7,9 @@ SEEDS ?= 2000
 FIRST ?= 0
 KILLS ?= 200
 MINUTES ?= 10
+SECONDS ?= 60
 
-.PHONY: setup demo test lint types imports unit slow simulate crash kill9 soak fuzz bench clean
+.PHONY: setup demo test lint types imports unit explore slow simulate twins crash kill9 soak fuzz bench clean
 
 setup: $(STAMP)
 
@@ -35,8 +36,11 @@ imports: setup
 unit: setup
 	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors tests/fuzz tests/peer_bugs
 
+explore: setup
+	$(BIN)/pytest -q -n 2 tests/simulation tests/crash tests/twins tests/byzzfuzz
+
 slow: setup
-	$(BIN)/pytest -q tests/simulation tests/crash tests/integration tests/e2e tests/nemesis
+	$(BIN)/pytest -q tests/integration tests/e2e tests/nemesis
 
 simulate: setup
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --first $(FIRST)
@@ -51,12 +55,15 @@ soak: setup
 	$(BIN)/python -m tests.nemesis.soak --minutes $(MINUTES)
 
 fuzz: setup
-	$(BIN)/python -m tests.fuzz.run --seconds $(or $(SECONDS),60)
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
+
+twins: setup
+	$(BIN)/python -m tests.twins.run --seconds $(SECONDS) $(if $(FROM),--progress $(FROM))
 
 bench: setup
 	$(BIN)/kanglian bench quick
 
-test: lint types imports unit slow
+test: lint types imports unit explore slow
 
 clean:
 	rm -rf $(VENV) demo-network

@@ -56,6 +56,7 @@ def start_round(state: HeightState, round_number: Round) -> None:
     state.prevote_timer_set = False
     state.precommit_timer_set = False
     state.unsigned.clear()
+    adopt_newest(state)  # A round left at step propose may have had a quorum.
     kept = (state.locked_round, state.valid_round)
     state.votes.forget_before(state.oldest_round(), kept)
     state.proposals.forget_before(state.oldest_round(), kept)
@@ -181,6 +182,15 @@ def adopt_valid(state: HeightState) -> bool:
 
     A proposer that has not proposed yet does so now: a fresh block could not unlock anybody.
     """
+    if not adopt_newest(state):
+        return False
+    if state.valid_value is not None and state.step is Step.PROPOSE and may_propose(state):
+        propose(state, state.valid_value, state.valid_round)
+    return True
+
+
+def adopt_newest(state: HeightState) -> bool:
+    """Hold the newest block with a prevote quorum in a past round valid; whether it is news."""
     newest = max(
         (
             round_number
@@ -193,8 +203,6 @@ def adopt_valid(state: HeightState) -> bool:
     if newest is None:
         return False
     state.valid_value, state.valid_round = state.votes.prevote_winners[newest], newest
-    if state.step is Step.PROPOSE and may_propose(state):
-        propose(state, state.valid_value, state.valid_round)
     return True
 
 

@@ -82,6 +82,16 @@ def namespace_order(transaction: Transaction) -> tuple[str, int]:
     return transaction.body.module, transaction.body.level
 
 
+def block_order(batch: Batch) -> tuple[int, bytes, int, bytes]:
+    """The sort key of batches in a block: the author's clock, author, sequence, digest.
+
+    A header commits to batches by namespace, so only this rule fixes the order across namespaces,
+    and with it what the block does.
+    """
+    header = batch.header
+    return header.clock, header.author, header.sequence, batch.digest
+
+
 def summarise(
     transactions: Sequence[Transaction], suite: CryptoSuite
 ) -> tuple[NamespaceSummary, ...]:

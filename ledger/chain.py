@@ -7,9 +7,10 @@ Source: architecture sections 2, 3 and 5.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ledger import limits
-from ledger.batch import Batch
+from ledger.batch import Batch, block_order
 from ledger.block import (
     Block,
     Demotion,
@@ -107,8 +108,8 @@ def check_contents(
         raise Rejected(Reason.BAD_BLOCK, rule="time must grow", time=header.time)
     if not batches and not tip.must_follow and header.time < tip.time + heartbeat_ms:
         raise Rejected(Reason.BAD_BLOCK, rule="empty block without need")
-    if len(frozenset(block.batches)) != len(block.batches):
-        raise Rejected(Reason.BAD_BLOCK, rule="a batch stands twice")
+    if any(low >= high for low, high in pairwise(map(block_order, batches))):
+        raise Rejected(Reason.BAD_BLOCK, rule="batches out of order, or one stands twice")
     if sum(len(batch.wire) for batch in batches) > limits.BLOCK_BYTES:
         raise Rejected(Reason.BAD_BLOCK, rule="bodies above the block limit")
     latest = header.time + limits.REPLAY_WINDOW_MS

@@ -9,7 +9,7 @@ Source: architecture section 5; cometbft specification of proposer-based timesta
 from dataclasses import dataclass
 
 from consensus.events import Verdict
-from ledger.batch import Batch
+from ledger.batch import Batch, block_order
 from ledger.block import BLOCK, HEADER, Block, Header, block_hash
 from ledger.codec import encode
 from ledger.errors import Reason, Rejected, invariant
@@ -115,7 +115,7 @@ class Candidates:
         writer = self._writer
         tip = writer.tip
         time = max(now_ms, tip.time + 1)
-        batches = self._pool.select(time)
+        batches = sorted(self._pool.select(time), key=block_order)
         if not batches and not tip.must_follow and time < tip.time + self._parameters.heartbeat_ms:
             return None
         block = writer.next_block(me, time, batches)

@@ -92,8 +92,8 @@ class ChainWriter:
         if recovered.ended is not None and ended < stored - 1:
             raise InvariantError(
                 f"the log {log.path} ended {ended} but blocks end at {stored}: it is an old copy "
-                "or lost its end. Move the log away and start again: the node then waits until it is "
-                "past all it may have signed"
+                "or lost its end. Move the log away and start again: the node then waits until it "
+                "is past all it may have signed"
             )
         if ended < stored and (recovered.ended is not None or recovered.entries):
             end_height(stored)

@@ -46,7 +46,7 @@ from node.config import NodeConfig
 from node.damage import refuse_marked
 from node.disk_space import DiskSpace
 from node.driver import ConsensusDriver
-from node.driver_parts import BatchArrived, Collaborators, SpaceReturned
+from node.driver_parts import BatchArrived, Collaborators, SpaceReturned, TwinSeen
 from node.evidence import EvidenceKeeper
 from node.executor import DecidedBlock, Executor
 from node.identity import check_links, identify
@@ -128,6 +128,7 @@ class RunningNode:
         self._driver.is_behind = lambda: self._sync.is_behind
         self._router = self._make_router()
         self._network = self._make_network()
+        self._network.on_twin(lambda host, port: self._driver.post(TwinSeen(f"{host}:{port}")))
         self.metrics.read_links(self.peers, lambda: self._network.own_expires_ms)
         self._writer.on_block(self._on_block)
 

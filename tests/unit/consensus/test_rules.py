@@ -294,6 +294,20 @@ def test_l42_a_quorum_of_a_past_round_makes_its_block_valid_but_does_not_lock():
     assert feed(core, BlockBuilt(HEIGHT, 1, B)) == []
 
 
+def test_l16_a_quorum_of_the_round_just_left_is_newer_than_the_valid_value():
+    """At step propose L36 is not enabled yet, so the quorum counts when the round is left."""
+    core = running()
+    drive(core, *LOCKED_A[:2], *prevotes(A, 0, 2), *skip_to(3), *proposed(B, 3))
+    drive(core, *precommits(None, 0, 2, 3, round_number=3), fired(PRECOMMIT, 3))
+    drive(core, *prevotes(B, 0, 2, 3, round_number=4))
+    assert core.status == Status(HEIGHT, 4, Step.PROPOSE)
+    assert core.valid == (0, A)
+
+    effects = drive(core, *precommits(None, 0, 2, 3, round_number=4), fired(PRECOMMIT, 4))
+
+    assert messages_signed(effects) == [proposal(B, 5, 4), prevote(1, B, 5, 4)]
+
+
 def test_deciding_beats_skipping_a_round():
     """Malachite #1483. Both rules are enabled at once; no single input does that for n = 4."""
     state = HeightState(start(), TIMEOUTS, VoteBook(4), step=Step.PROPOSE)

@@ -276,3 +276,19 @@ def test_an_empty_block_without_need_is_refused_until_the_heartbeat():
         take(chain, fetched(block, certificate))
     block, certificate = chain.next_block(time=chain.tip.time + 60_000)
     assert take(chain, fetched(block, certificate)) == 1
+
+
+def test_batches_stand_in_one_order_only():
+    """The roots are per namespace: without this rule one hash would name two different blocks."""
+    registered = make_batch([make_transaction(register(1), 1)], sequence=1)
+    in_trial = make_batch([make_transaction(register(2, 1), 2, module="trial", level=1)], sequence=2)
+    chain = LocalChain()
+    block, _ = chain.next_block(registered, in_trial)
+    turned, _ = chain.next_block(in_trial, registered)
+    header = HEADER.decode(block.header)
+    assert turned.header == block.header
+    chain.writer.check_block(block, header, (registered, in_trial))
+    with pytest.raises(Rejected, match="batches out of order"):
+        chain.writer.check_block(turned, header, (in_trial, registered))
+    with pytest.raises(Rejected, match="batches out of order"):
+        chain.writer.check_block(block, header, (registered, registered))
