@@ -32,7 +32,7 @@ from rpc.client import Client
 from rpc.limits import BODY_BYTES
 
 RATE = 1_000
-SECONDS = 10
+SECONDS = 20
 READERS, HEAVY, GARBAGE, SLOW, DEAF, COMERS = 40, 16, 16, 24, 8, 24
 """Connections of each kind: with the observers about as many as one address may keep."""
 
@@ -98,6 +98,7 @@ def _measure(devnet: Devnet, directory: Path, seconds: int) -> Report:
         stop.set()
         heard = answers.get(timeout=60)
         flood.join()
+    time.sleep(2.0)  # until the flooded node has seen that its clients are gone
     return Report((quiet, flooded), dict(heard.most_common()), states_equal(nodes))
 
 

@@ -16,7 +16,7 @@ JSON_VALUES = 4_096
 """Four times a full `send_transactions`; a value costs up to 0.4 us of the loop: 2 ms."""
 STEP_BYTES = 16 * KIB
 """Bodies larger than this are parsed in steps with looks at the loop between them."""
-STEP_ITEMS = 64
+STEP_ITEMS = 48
 """Items of a long answer that are told and encoded between two looks at the loop: about 1 ms."""
 SEND_BYTES = 256 * KIB
 """What is copied or handed to the kernel at a time: 0.1 ms."""
@@ -28,15 +28,15 @@ ECHO_BYTES = 200
 """How much of a client's own words an error repeats."""
 RESPONSE_BYTES = 4 * MIB
 """A full block at length or the largest envelope; copying this much takes the loop 1 ms."""
-RUNNING_REQUESTS = 4
+RUNNING_REQUESTS = 2
 """Runnable RPC tasks beside consensus. Each takes the loop for up to 2 ms between two looks of
-consensus, which needs about ten for a block; more at a time would not answer anybody sooner."""
+consensus, which needs about fifteen for a block; more at a time would answer nobody sooner."""
 READING_BODIES = 2
 """Connections that take the next 64 KiB of a body between two looks at the loop: 0.2 ms."""
 WAITING_REQUESTS = 256
 """Beyond those that run: half a second of work. Who comes then hears `busy` at once."""
 WAITING_REQUESTS_PER_ADDRESS = 64
-"""One address cannot fill the line: the others wait behind 80 of its requests at most."""
+"""One address cannot fill the line: the others wait behind 66 of its requests at most."""
 LONG_POLLS = 128
 """Requests that wait for the chain: a block wakes them all at once, which takes about 2 ms."""
 LONG_POLLS_PER_ADDRESS = 64
