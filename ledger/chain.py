@@ -12,7 +12,6 @@ from itertools import pairwise
 from ledger import limits
 from ledger.batch import Batch, block_order
 from ledger.block import (
-    Block,
     Demotion,
     Header,
     batches_root,
@@ -97,9 +96,7 @@ def check_header(expected: Header, header: Header) -> None:
             raise Rejected(Reason.BAD_BLOCK, rule=name, height=header.height)
 
 
-def check_contents(
-    tip: Tip, block: Block, header: Header, batches: Sequence[Batch], heartbeat_ms: int
-) -> None:
+def check_contents(tip: Tip, header: Header, batches: Sequence[Batch], heartbeat_ms: int) -> None:
     """The rules about time and batches that a derived header does not express.
 
     Raises: Rejected(BAD_BLOCK).

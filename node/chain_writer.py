@@ -194,7 +194,7 @@ class ChainWriter:
         self._check_certificate(block.certificate)
         expected = self._derive(block.certificate, header.proposer, header.time, batches)
         check_header(expected, header)
-        check_contents(tip, block, header, batches, self.genesis.parameters.heartbeat_ms)
+        check_contents(tip, header, batches, self.genesis.parameters.heartbeat_ms)
         for digest in block.batches:
             if self.blocks.has_batch(digest):
                 raise Rejected(Reason.BAD_BLOCK, rule="a batch was ordered before")

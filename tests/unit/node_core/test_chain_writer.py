@@ -281,7 +281,8 @@ def test_an_empty_block_without_need_is_refused_until_the_heartbeat():
 def test_batches_stand_in_one_order_only():
     """The roots are per namespace: without this rule one hash would name two different blocks."""
     registered = make_batch([make_transaction(register(1), 1)], sequence=1)
-    in_trial = make_batch([make_transaction(register(2, 1), 2, module="trial", level=1)], sequence=2)
+    other = make_transaction(register(2, 1), 2, module="trial", level=1)
+    in_trial = make_batch([other], sequence=2)
     chain = LocalChain()
     block, _ = chain.next_block(registered, in_trial)
     turned, _ = chain.next_block(in_trial, registered)
@@ -290,5 +291,6 @@ def test_batches_stand_in_one_order_only():
     chain.writer.check_block(block, header, (registered, in_trial))
     with pytest.raises(Rejected, match="batches out of order"):
         chain.writer.check_block(turned, header, (in_trial, registered))
+    doubled, _ = chain.next_block(registered, registered)
     with pytest.raises(Rejected, match="batches out of order"):
-        chain.writer.check_block(block, header, (registered, registered))
+        chain.writer.check_block(doubled, HEADER.decode(doubled.header), (registered, registered))
