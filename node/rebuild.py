@@ -20,6 +20,7 @@ from typing import NamedTuple
 from ledger.batch import GENESIS_BATCH
 from ledger.errors import Rejected, Store, StoreDamagedError, UnavailableError
 from ledger.genesis import Genesis, chain_of, genesis_validators
+from ledger.membership import ValidatorHistory
 from ledger.store.blocks import BlockStore
 from ledger.store.bodies import BodyFiles
 from ledger.store.leveldb import LevelStore, is_in_use
@@ -59,8 +60,8 @@ def scrub_stores(data_dir: Path, genesis: Genesis, advance: Advance) -> int:
             problem = f"blocks end at {blocks.height}: state is lost"
             raise StoreDamagedError(Store.STATE, "its tip", problem)
         Executor(genesis, state, StageClock())  # It compares the replay window with its root.
-        validators = genesis_validators(genesis)
-        scrub = Scrub(chain_of(genesis), blocks, state, lambda _height: validators)
+        history = ValidatorHistory(genesis, state.get)
+        scrub = Scrub(chain_of(genesis), blocks, state, history.at)
         for height in range(scrub.height + 1):
             for _ in scrub.check(height):
                 pass
