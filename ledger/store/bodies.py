@@ -31,6 +31,7 @@ class BodyFiles:
         self._folder = folder
         self._disk = disk
         self._readers: dict[int, File] = {}
+        self._is_broken = False
         try:
             disk.create_folder(folder)
             names = disk.names(folder)
@@ -76,9 +77,12 @@ class BodyFiles:
         """
         if self._synced == self._offset:
             return
+        if self._is_broken:
+            raise UnavailableError(f"a sync of the bodies in {self._folder} has failed before")
         try:
             self._writer.sync()
         except OSError as error:
+            self._is_broken = True  # a second try would not speak of the pages of the first
             raise UnavailableError(f"cannot sync bodies in {self._folder}: {error}") from error
         self._synced = self._offset
 

@@ -38,7 +38,7 @@ def test_a_data_folder_in_use(network):
     with network:
         ports = {"KANGLIAN__P2P__LISTEN_PORT": "1", "KANGLIAN__RPC__LISTEN_PORT": "1"}
         config = network.directory / "node0" / "node.toml"
-        check(config, UNAVAILABLE, "another node", "data", environment=ports)
+        check(config, UNAVAILABLE, "in use by process", "data", environment=ports)
         assert network.register(1)["status"] == "OK"
 
 
