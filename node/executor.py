@@ -45,8 +45,8 @@ class Executor:
     def __init__(self, genesis: Genesis, state: StateStore, stages: StageClock) -> None:
         """Install genesis when the store is new.
 
-        Raises: Rejected(BAD_GENESIS) for a contract this version does not have, or when the store is
-            of another chain; StoreDamagedError.
+        Raises: Rejected(BAD_GENESIS) for a contract this version does not have, or a store of
+            another chain; StoreDamagedError.
         """
         self.chain = chain_of(genesis)
         self.engine = Engine(self.chain, genesis.modules)
