@@ -15,12 +15,12 @@ from ledger.batch import Batch
 from ledger.block import Block, Header, NamespaceReceipts, receipts_root
 from ledger.chain import Tip
 from ledger.crypto.suite import CryptoSuite
-from ledger.errors import Store, StoreDamagedError, invariant
+from ledger.errors import Reason, Rejected, Store, StoreDamagedError, invariant
 from ledger.genesis import Genesis, chain_of
 from ledger.history import EMPTY_FRONTIER, history_entry
 from ledger.ids import BlockHash, Hash
 from ledger.membership import is_pending
-from ledger.merkle import root_of_entries
+from ledger.merkle import leaf_hash, root_of_entries
 from ledger.receipts import RECEIPT_TAG
 from ledger.replay import CommittedWindow, ReplayBlock, ReplayWindow, replay_block
 from ledger.state import EMPTY_STATE, Overlay, next_state_root
@@ -46,7 +46,8 @@ class Executor:
     def __init__(self, genesis: Genesis, state: StateStore, stages: StageClock) -> None:
         """Install genesis when the store is new.
 
-        Raises: Rejected(BAD_GENESIS) for a contract this version does not have.
+        Raises: Rejected(BAD_GENESIS) for a contract this version does not have, or a store of
+            another chain; StoreDamagedError.
         """
         self.chain = chain_of(genesis)
         self.engine = Engine(self.chain, genesis.modules)
@@ -58,6 +59,7 @@ class Executor:
         if state.tip is None:
             self._install_genesis()
         else:
+            self._check_chain()
             self._restore_window(state.tip)
 
     @property
@@ -103,6 +105,13 @@ class Executor:
         nothing = ReplayBlock(0, tip.time, ())
         self.state.commit(BlockResults(tip, writes, (), (), nodes, nothing))
 
+    def _check_chain(self) -> None:
+        digest = self.chain.suite.digest
+        first = leaf_hash(digest, history_entry(self.chain.genesis_hash))
+        if self.state.history_node(0, 0) != first:
+            detail = "the stores are of another chain; check genesis_file and data_dir"
+            raise Rejected(Reason.BAD_GENESIS, detail)
+
     def _restore_window(self, tip: StateTip) -> None:
         """Remember what the blocks of the committed window added.
 
@@ -125,6 +134,7 @@ class Executor:
         tip = self.state_tip
         header = block.header
         invariant(header.height == tip.height + 1, "blocks execute in order, once")
+        invariant(header.previous_hash == tip.block_hash, "a block executes on the one before it")
         overlay = Overlay(self.state)
         context = BlockContext(header.height, header.time)
         self.window.advance(header.time)
