@@ -2,8 +2,8 @@
 
 It cannot know what it signed, so it waits until the chain is past it. The node may have signed at
 the height after any block it held. Such a block was precommitted by a quorum, so at least f + 1
-sound members had decided the block below; and any quorum of others that it asks holds one of those.
-So when a quorum of others answers, after the loss, that none of them is beyond this node's height,
+sound members had decided the block below; and any quorum that is heard, itself included, holds one
+of those. So when so many answer, after the loss, that none of them is beyond this node's height,
 the node may have signed at this height, at the next, and at none after.
 Source: architecture section 5; research consensus-reliability section 1.5.
 """
@@ -18,12 +18,12 @@ NEVER = 2**62
 
 
 def voting_from(me: int, members: Members, levels: Mapping[int, int], height: int) -> int | None:
-    """The first height to vote at, or None as long as a quorum of others was not reached.
+    """The first height to vote at, or None as long as no quorum was heard, this node included.
 
     `levels` are the heights in progress that others told in answer to this node's question, asked
     after the loss; `height` is its own. Claims that are too high only make it wait for others.
     """
-    reached = sum(
-        member != me and member in levels and levels[member] <= height for member in members
+    heard = sum(
+        member == me or (member in levels and levels[member] <= height) for member in members
     )
-    return height + 2 if reached >= quorum_of(len(members)) else None
+    return height + 2 if heard >= quorum_of(len(members)) else None

@@ -92,10 +92,10 @@ def draw(seed: int) -> Scenario:
     rng = random.Random(seed)
     validators = rng.choices((1, 4, 7, 10), weights=(3, 65, 21, 11))[0]
     faults = faults_of(validators)
-    count = rng.randint(1, faults) if faults and rng.random() < 0.7 else 0
+    count = rng.randint(1, faults) if faults and rng.random() < 0.75 else 0
     roles: tuple[list[int], ...] = ([], [], [], [])
     for node in sorted(rng.sample(range(validators), count)):
-        rng.choices(roles, weights=(5, 2, 2, 3))[0].append(node)
+        rng.choices(roles, weights=(9, 2, 2, 3))[0].append(node)
     adversaries, twins, forgetful, damaged = map(tuple, roles)
     has_changes = validators > 1 and rng.random() < 0.4
     return Scenario(

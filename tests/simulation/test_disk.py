@@ -247,10 +247,11 @@ def test_a_timer_drifts_but_knows_no_steps():
 # Quarantine
 
 
-def test_a_node_without_memory_waits_for_a_quorum_of_others_and_two_heights():
+def test_a_node_without_memory_waits_for_a_quorum_and_two_heights():
     members = (0, 1, 2, 3)
 
-    assert quarantine.voting_from(3, members, {0: 9, 1: 9}, 9) is None
-    assert quarantine.voting_from(3, members, {0: 9, 1: 9, 2: 10}, 9) is None
-    assert quarantine.voting_from(3, members, {0: 9, 1: 9, 3: 9}, 9) is None
-    assert quarantine.voting_from(3, members, {0: 9, 1: 8, 2: 3}, 9) == 11
+    assert quarantine.voting_from(3, members, {0: 9}, 9) is None
+    assert quarantine.voting_from(3, members, {0: 9, 2: 10}, 9) is None
+    assert quarantine.voting_from(3, members, {0: 9, 3: 9}, 9) is None
+    assert quarantine.voting_from(3, members, {0: 9, 1: 3}, 9) == 11
+    assert quarantine.voting_from(4, members, {0: 9, 1: 3}, 9) is None

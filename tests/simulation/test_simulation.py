@@ -22,7 +22,7 @@ from tests.simulation.run import judged, main, run_many, summary
 from tests.simulation.scenario import Scenario, draw
 from tests.simulation.world import Result, World, run_seed
 
-SLICE = 100
+SLICE = 80
 FAULTS = (
     "change",
     "clock",
