@@ -7,7 +7,7 @@ SEEDS ?= 2000
 FIRST ?= 0
 SECONDS ?= 60
 
-.PHONY: setup demo test lint types imports unit slow simulate twins bench clean
+.PHONY: setup demo test lint types imports unit slow simulate twins mutants bench clean
 
 setup: $(STAMP)
 
@@ -35,13 +35,16 @@ unit: setup
 	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors tests/fuzz
 
 slow: setup
-	$(BIN)/pytest -q tests/simulation tests/twins tests/byzzfuzz tests/integration tests/e2e
+	$(BIN)/pytest -q tests/simulation tests/twins tests/byzzfuzz tests/mutants tests/integration tests/e2e
 
 simulate: setup
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --first $(FIRST)
 
 twins: setup
 	$(BIN)/python -m tests.twins.run --seconds $(SECONDS) $(if $(FROM),--progress $(FROM))
+
+mutants: setup
+	$(BIN)/python -m tests.mutants.run
 
 bench: setup
 	$(BIN)/kanglian bench quick
