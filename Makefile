@@ -9,7 +9,7 @@ KILLS ?= 200
 MINUTES ?= 10
 SECONDS ?= 60
 
-.PHONY: setup demo test lint types imports unit explore slow simulate twins crash kill9 soak fuzz bench clean
+.PHONY: setup demo test lint types imports unit explore slow simulate twins mutants crash kill9 soak fuzz bench clean
 
 setup: $(STAMP)
 
@@ -37,7 +37,7 @@ unit: setup
 	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors tests/fuzz tests/peer_bugs
 
 explore: setup
-	$(BIN)/pytest -q -n 2 tests/simulation tests/crash tests/twins tests/byzzfuzz
+	$(BIN)/pytest -q -n 2 tests/simulation tests/crash tests/twins tests/byzzfuzz tests/mutants
 
 slow: setup
 	$(BIN)/pytest -q tests/integration tests/e2e tests/nemesis
@@ -59,6 +59,9 @@ fuzz: setup
 
 twins: setup
 	$(BIN)/python -m tests.twins.run --seconds $(SECONDS) $(if $(FROM),--progress $(FROM))
+
+mutants: setup
+	$(BIN)/python -m tests.mutants.run
 
 bench: setup
 	$(BIN)/kanglian bench quick

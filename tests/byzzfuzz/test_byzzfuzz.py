@@ -1,15 +1,30 @@
 """A slice of ByzzFuzz on every test run; `make twins SECONDS=n` runs as many seeds as fit."""
 
 from consensus.messages import Proposal, Vote, VoteKind
+from tests.byzzfuzz import solo
 from tests.byzzfuzz.plan import TRICKS, draw
 from tests.byzzfuzz.world import HEIGHTS, World, run_seed
 from tests.twins.seat import signed
 
-SLICE = 80
+SLICE = 40
+SOLOS = 150
 
 
 def test_no_seed_of_the_slice_breaks_a_promise():
     assert [run_seed(seed) for seed in range(SLICE)] == [""] * SLICE
+
+
+def test_one_core_keeps_its_rules_whatever_its_peers_say():
+    assert [solo.run_seed(seed) for seed in range(SOLOS)] == [""] * SOLOS
+
+
+def test_the_runs_of_one_core_reach_locks_of_several_rounds():
+    runs = [solo.Solo(seed) for seed in range(60)]
+    for run in runs:
+        run.run()
+
+    assert {run.seat.core.locked[0] for run in runs} >= {-1, 0, 1, 2, 3}
+    assert any(run.seat.core.valid[0] > run.seat.core.locked[0] >= 0 for run in runs)
 
 
 def test_a_run_decides_every_height_and_is_a_function_of_its_seed():

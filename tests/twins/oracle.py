@@ -9,7 +9,7 @@ Source: arXiv 1807.04938, Algorithm 1, line numbers below.
 """
 
 from consensus.core import Core
-from consensus.events import Decide, SetTimer, Step, TimerKind, Verdict
+from consensus.events import CheckBlock, Decide, SetTimer, Step, TimerKind, Verdict
 from consensus.messages import Evidence, Message, Proposal, Signed, Vote, VoteKind
 
 PROPOSALS_KEPT = 2
@@ -33,6 +33,7 @@ class Oracle:
 
     __slots__ = (
         "_accused",
+        "_asked",
         "_heard",
         "_highest",
         "_longest",
@@ -48,6 +49,7 @@ class Oracle:
         "lock",
         "me",
         "quorum",
+        "round",
         "timers",
     )
 
@@ -59,6 +61,7 @@ class Oracle:
         self.faults = (validators - 1) // 3
         self.lock: tuple[int, bytes | None] = (-1, None)
         self.is_decided = False
+        self.round = 0
         self.timers: tuple[int, int] = (0, 0)
         """The round, and the set of timers (as bits by kind) that were asked for in it."""
         self._voters: dict[tuple[int, int, bytes | None], int] = {}
@@ -69,6 +72,7 @@ class Oracle:
         self._signed: dict[tuple[int, int], Message] = {}
         self._longest: dict[TimerKind, tuple[int, int]] = {}
         self._heard: dict[tuple[int, int, int, bytes | None], bytes] = {}
+        self._asked: dict[tuple[int, bytes], None] = {}
         self._owed: dict[tuple[int, int, int], None] = {}
         self._accused: dict[tuple[int, int, int], None] = {}
         """(sender, round, kind) of whoever was heard to, and was said to, contradict itself."""
@@ -76,9 +80,10 @@ class Oracle:
     def copy(self) -> "Oracle":
         """An oracle that knows the same."""
         twin = Oracle.__new__(Oracle)
-        for name in ("me", "leader", "quorum", "faults", "lock", "is_decided", "timers"):
+        for name in ("me", "leader", "quorum", "faults", "lock", "is_decided", "round", "timers"):
             setattr(twin, name, getattr(self, name))
         for name in (
+            "_asked",
             "_owed",
             "_accused",
             "_voters",
@@ -264,6 +269,10 @@ class Oracle:
         held = self.timers[1] if self.timers[0] == round_number else 0
         self.timers = (round_number, held | 1 << kind)
 
+    def on_check(self, effect: CheckBlock) -> None:
+        """The core asks what a block is worth."""
+        self._asked.setdefault((effect.round, effect.value))
+
     def on_decide(self, decide: Decide, together: list[type]) -> None:
         """The core decides; `together` are the effects of the same input."""
         certificate = decide.certificate
@@ -291,11 +300,15 @@ class Oracle:
 
     # What it must have done
 
-    def at_rest(self, core: Core) -> None:
-        """An input and all that followed from it are done."""
+    def at_rest(self, core: Core, cause: TimerKind | None) -> None:
+        """An input and all that followed from it are done; `cause` is the timer that it was."""
         if self.is_decided:
             return
         status = core.status
+        allowed = self.round + 1 if cause is TimerKind.PRECOMMIT else self.round
+        if status.round > max(allowed, self._reached()):
+            raise Violation(f"enters a round without a reason (L55, L65) at {status}")
+        self.round = status.round
         if self.decision() is not None:
             raise Violation(f"does not decide (L49) at {status}")
         if self._reached() > status.round:
@@ -310,6 +323,16 @@ class Oracle:
         if core.valid != known:
             raise Violation(f"holds {core.valid} valid (L42), should hold {known}")
 
+    def _is_under_way(self, round_number: int, value: bytes, valid_round: int) -> bool:
+        """Whether nothing needs to be asked of a proposal's block."""
+        is_known = valid_round != -1 and self.is_acceptable(value)
+        key = (round_number, value)
+        return is_known or key in self._verdicts or key in self._asked
+
+    def inherit(self, other: "Oracle") -> None:
+        """Know what was signed before a restart: it binds, whatever the node remembers."""
+        self._signed = other._signed
+
     def _reached(self) -> int:
         rounds = sorted(self._highest.values(), reverse=True)
         return rounds[self.faults] if len(rounds) > self.faults else -1
@@ -321,6 +344,8 @@ class Oracle:
             for entry in self._proposals.get(round_number, ()):
                 if self._answer(round_number, *entry) is not False:
                     raise Violation(f"does not prevote (L22, L28) in round {round_number}")
+                if not self._is_under_way(round_number, *entry):
+                    raise Violation(f"asks for no check of a proposal in round {round_number}")
         elif step is Step.PREVOTE:
             if self._winner(round_number) is not False:
                 raise Violation(f"does not precommit (L36, L44) in round {round_number}")

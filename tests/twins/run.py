@@ -1,8 +1,9 @@
 """The command line of Twins and ByzzFuzz: `python -m tests.twins.run --seconds 60`.
 
-Half of the time goes to each; once all scenarios of Twins are done, ByzzFuzz gets the rest. With
-`--progress FILE` a run goes on where the last one stopped. Prints each violation with the command
-that reproduces it, then one line of figures; exit code 1 if anything was found.
+Half of the time goes to each, and with every seed of ByzzFuzz a few of one core alone are played;
+once all scenarios of Twins are done, the rest gets all of it. With `--progress FILE` a run goes on
+where the last one stopped. Prints each violation with the command that reproduces it, then one line
+of figures; exit code 1 if anything was found.
 
 Scenarios come in blocks of 164 that share two rounds. Blocks are visited in strides, so that a run
 of any length sees every kind of partition.
@@ -16,6 +17,7 @@ import time
 from functools import cache
 from pathlib import Path
 
+from tests.byzzfuzz import solo
 from tests.byzzfuzz.world import run_seed
 from tests.twins.play import Player
 from tests.twins.script import TOTAL, choices, describe
@@ -27,6 +29,8 @@ STRIDE = 10_007
 """A prime that does not divide BLOCKS = 164 ** 2, so that every block is visited once."""
 MOST_MOMENTS = 15_000
 """Histories kept by one process: about 150 MB."""
+SOLOS = 5
+"""About half of the time that one run of ByzzFuzz takes."""
 NO_END = 10**12
 PRINTED = 10
 
@@ -54,9 +58,14 @@ def play_block(visit: int) -> list[Finding]:
 
 
 def fuzz(seed: int) -> list[Finding]:
-    """What is wrong with a seed of ByzzFuzz."""
-    violation = run_seed(seed)
-    return [(seed, violation)] if violation else []
+    """What is wrong with a seed of ByzzFuzz, or with the runs of one core that go with it."""
+    outcomes = [run_seed(seed), *map(solo.run_seed, solos_of(seed))]
+    return [(seed, violation) for violation in outcomes if violation]
+
+
+def solos_of(seed: int) -> range:
+    """The seeds of one core alone that are played with a seed of ByzzFuzz."""
+    return range(seed * SOLOS, (seed + 1) * SOLOS)
 
 
 def read_progress(path: Path | None) -> tuple[int, int]:
@@ -75,10 +84,11 @@ def report(twins: Swept, fuzzed: Swept, first: tuple[int, int]) -> list[str]:
             again = f"python -m tests.twins.run {option} {number}"
             lines.append(f"{name} {number}: {violation}\n  {again}")
     played = (twins.next - first[0]) * BLOCK
+    runs = fuzzed.next - first[1]
     violations = len(twins.findings) + len(fuzzed.findings)
     lines.append(
         f"twins scenarios {played}, blocks {first[0]}..{twins.next} of {BLOCKS}, "
-        f"byzzfuzz runs {fuzzed.next - first[1]}, seeds {first[1]}..{fuzzed.next}, "
+        f"byzzfuzz runs {runs}, seeds {first[1]}..{fuzzed.next}, one core {runs * SOLOS}, "
         f"violations {violations}"
     )
     return lines
@@ -104,9 +114,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.scenario is not None:
         return show(options.scenario)
     if options.seed is not None:
-        violation = run_seed(options.seed)
-        sys.stdout.write(f"seed {options.seed}: {violation or 'nothing is wrong'}\n")
-        return int(bool(violation))
+        found = fuzz(options.seed)
+        outcome = "; ".join(violation for _, violation in found)
+        sys.stdout.write(f"seed {options.seed}: {outcome or 'nothing is wrong'}\n")
+        return int(bool(found))
     first = read_progress(options.progress)
     end = time.monotonic() + options.seconds
     blocks = range(first[0], BLOCKS)

@@ -26,10 +26,11 @@ from consensus.events import (
     Sign,
     StartHeight,
     TimerFired,
+    TimerId,
     TimerKind,
     Verdict,
 )
-from consensus.messages import Message, Signed
+from consensus.messages import Message, Signed, Vote, VoteKind
 from tests.twins.oracle import Oracle
 from tests.twins.snapshots import copied
 
@@ -48,10 +49,25 @@ def always_valid(_request: CheckBlock) -> Verdict:
     return Verdict.VALID
 
 
+class Crashed(Exception):
+    """The machine stopped between two effects."""
+
+
 class Seat:
     """A core, and what it said, asked for and kept since these lists were last taken."""
 
-    __slots__ = ("asked", "core", "decided", "judge", "kept", "name", "oracle", "said")
+    __slots__ = (
+        "asked",
+        "core",
+        "decided",
+        "fuse",
+        "judge",
+        "kept",
+        "log",
+        "name",
+        "oracle",
+        "said",
+    )
 
     def __init__(self, name: int, core: Core, oracle: Oracle, judge: Judge = always_valid) -> None:
         """`name` tells instances apart that share a key: it enters the blocks they build."""
@@ -62,6 +78,10 @@ class Seat:
         self.decided: Decide | None = None
         self.said: list[Signed] = []
         self.kept: list[Signed] = []
+        self.log: list[Input] | None = None
+        """What was fed, if somebody wants to know: own messages stand where they were signed."""
+        self.fuse: int | None = None
+        """After how many effects the machine stops."""
         self.asked: list[SetTimer | CheckBlock | SendTo | BroadcastStatus] = []
 
     def copy(self) -> "Seat":
@@ -86,18 +106,68 @@ class Seat:
             oracle.hear(letter, 0)
         self._settle(event)
 
+    def restart(self, core: Core, oracle: Oracle) -> None:
+        """Boot with a new core and oracle: replay the log, then do what is left."""
+        self.core, self.oracle, self.fuse, self.asked = core, oracle, None, []
+        for event in self.log or ():
+            replayed = core.step(event)
+            self._observe(event)
+            for effect in replayed:
+                if isinstance(effect, Accuse):
+                    oracle.on_accuse(effect.evidence)
+        oracle.round = core.status.round
+        own: deque[Input] = deque()
+        answers: deque[Input] = deque()
+        effects = core.resume()
+        for effect in effects:
+            self._perform(effect, effects, self._logged_cause(effect), own, answers)
+        self._finish(own, answers)
+        oracle.at_rest(core, None)
+
+    def _logged_cause(self, effect: Effect) -> TimerKind | None:
+        """The timer in the log that a vote for nil may have come from (L57, L61)."""
+        if not isinstance(effect, Sign) or not isinstance(effect.message, Vote):
+            return None
+        vote = effect.message
+        kind = TimerKind.PROPOSE if vote.kind is VoteKind.PREVOTE else TimerKind.PREVOTE
+        fired = TimerFired(TimerId(vote.height, vote.round, kind))
+        return kind if fired in (self.log or ()) else None
+
     def _settle(self, event: Input) -> None:
         own: deque[Input] = deque()
         answers: deque[Input] = deque()
+        if self.log is not None:
+            self.log.append(event)
         self._apply(event, own, answers)
+        self._finish(own, answers)
+        cause = event.timer.kind if isinstance(event, TimerFired) else None
+        self.oracle.at_rest(self.core, cause)
+
+    def _finish(self, own: deque[Input], answers: deque[Input]) -> None:
+        """Feed own messages, which are in the log already, and answers, until neither is left."""
         while (own or answers) and self.decided is None:
-            self._apply((own or answers).popleft(), own, answers)
-        self.oracle.at_rest(self.core)
+            if own:
+                event = own.popleft()
+            else:
+                event = answers.popleft()
+                if self.log is not None:
+                    self.log.append(event)
+            self._apply(event, own, answers)
 
     def _apply(self, event: Input, own: deque[Input], answers: deque[Input]) -> None:
-        cause: TimerKind | None = None
+        effects = self.core.step(event)
+        self._observe(event)
+        cause = event.timer.kind if isinstance(event, TimerFired) else None
+        for effect in effects:
+            if self.fuse is not None:
+                self.fuse -= 1
+                if self.fuse < 0:
+                    raise Crashed
+            self._perform(effect, effects, cause, own, answers)
+
+    def _observe(self, event: Input) -> None:
+        """Tell the oracle what the core was told."""
         core, oracle = self.core, self.oracle
-        effects = core.step(event)
         match event:
             case MessageReceived(letter):
                 is_now = letter.message.height == core.status.height
@@ -106,10 +176,8 @@ class Seat:
             case BlockChecked() | BlockBuilt():
                 verdict = event.verdict if isinstance(event, BlockChecked) else Verdict.VALID
                 oracle.judge(event.round, event.value, verdict)
-            case TimerFired(timer):
-                cause = timer.kind
-        for effect in effects:
-            self._perform(effect, effects, cause, own, answers)
+            case _:
+                pass
 
     def _perform(
         self,
@@ -125,6 +193,8 @@ class Seat:
                 said = signed(message)
                 self.said.append(said)
                 own.append(MessageReceived(said))
+                if self.log is not None:
+                    self.log.append(MessageReceived(said))
             case SetTimer(timer):
                 self.asked.append(effect)
                 if timer.kind is not TimerKind.STATUS:
@@ -133,6 +203,7 @@ class Seat:
                 value = self.block(height, round_number)
                 answers.append(BlockBuilt(height, round_number, value))
             case CheckBlock(height, round_number, value):
+                self.oracle.on_check(effect)
                 verdict = self.judge(effect)
                 if verdict is None:
                     self.asked.append(effect)

@@ -117,7 +117,8 @@ def test_a_sweep_goes_on_where_the_last_one_stopped(tmp_path, capsys):
         assert read_progress(path) == (before[0] + 1, before[1] + 1)
 
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "twins scenarios 164, blocks 1..2 of 26896, byzzfuzz runs 1, seeds 1..2, violations 0"
+        "twins scenarios 164, blocks 1..2 of 26896, byzzfuzz runs 1, seeds 1..2, "
+        "one core 5, violations 0"
     )
 
 
@@ -126,7 +127,10 @@ def test_a_report_names_violations_before_the_figures():
 
     assert lines == [
         "twins 5: a fork\n  python -m tests.twins.run --scenario 5",
-        "twins scenarios 164, blocks 1..2 of 26896, byzzfuzz runs 5, seeds 4..9, violations 1",
+        (
+            "twins scenarios 164, blocks 1..2 of 26896, byzzfuzz runs 5, seeds 4..9, "
+            "one core 25, violations 1"
+        ),
     ]
 
 
