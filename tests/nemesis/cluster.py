@@ -179,6 +179,17 @@ class Cluster:
                 raise Violation(f"not linked within {READY_S} s: {stands}")
             time.sleep(0.1)
 
+    def begun(self) -> None:
+        """Wait until every node has decided: one that misses the first block is in quarantine.
+
+        That is right: it cannot know whether it is a new node or one that lost its data.
+        """
+        deadline = time.monotonic() + READY_S
+        while any((look(node) or {"height": 0})["height"] < 2 for node in self.nodes):
+            if time.monotonic() > deadline:
+                raise Violation(f"no two blocks on all nodes within {READY_S} s")
+            time.sleep(0.1)
+
     def agree(self, timeout_s: float = READY_S) -> int:
         """Wait until all nodes stand at one block with nothing pending; its height."""
         deadline = time.monotonic() + timeout_s

@@ -69,6 +69,7 @@ class Run:
                 load = Load(cluster, self._rate, Mix(), self._seed + tally.networks)
                 self._account = load.account
                 with load:
+                    cluster.begun()
                     hunt = Hunt(cluster, load, deck, self._random, tally)
                     if self._bug is not None:
                         hunt.plant(self._bug)

@@ -78,6 +78,7 @@ class Soak:
                 self._cluster.start_all()
                 with Load(self._cluster, self._rate, MIX, self._seed, 4) as self._load:
                     self._watch = Watch(self._cluster.nodes, self._load)
+                    self._cluster.begun()
                     self._trouble(minutes, proxies)
                     self._load.finish()
                 self._end()
