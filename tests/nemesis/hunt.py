@@ -86,7 +86,9 @@ class Deck:
 
     def _calls(self, label: str) -> int:
         """Often the first passage, which is early in recovery; sometimes one far into the work."""
-        is_rare = label.startswith(("start.", "rotation.", "sync.", "answer.", "batch."))
+        if label.startswith("start."):
+            return 1  # a start opens everything once
+        is_rare = label.startswith(("rotation.", "sync.", "answer.", "batch.", "send.batch"))
         return self._random.choice((1, 1, 2) if is_rare else (1, 2, 3, 5, 8, 13, 21))
 
     def _moment(self, longest_s: float) -> Death:

@@ -3,6 +3,7 @@
 Slices of `make kill9` and `make soak`.
 """
 
+import shutil
 import subprocess
 import sys
 
@@ -36,7 +37,8 @@ def test_a_planted_mistake_of_durability_is_seen():
     run = Run(seed=3, rate=40.0, bug="stores_behind")
     run.kill(40)
     assert run.violation is not None
-    assert run.folder.exists()
+    assert (run.folder / "violation.txt").read_text().startswith(run.violation)
+    shutil.rmtree(run.folder)
 
 
 def test_a_network_in_trouble_ends_in_one_state_with_everything_acknowledged():
