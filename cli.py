@@ -24,12 +24,6 @@ from rpc.commands.release import add_commands
 messages.language.set(messages.language_of(sys.argv, os.environ))
 
 
-def _now_ms() -> int:
-    from node.clock import SystemClock
-
-    return SystemClock().now_ms()
-
-
 def _set_language(_context: click.Context, _option: click.Parameter, chosen: str | None) -> None:
     named = [] if chosen is None else ["--lang", chosen]
     messages.language.set(messages.language_of(named, os.environ))
@@ -209,7 +203,7 @@ def ca_init(
 
     certificate, key_path = directory / "authority.crt", directory / "authority.key"
     passphrase = None if unencrypted else console.new_passphrase(passphrase_file, key_path)
-    root = create_root(name, console.utc(_now_ms()))
+    root = create_root(name, console.utc(console.now_ms()))
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     save_authority(root, certificate, key_path, passphrase)
     if unencrypted:
@@ -240,7 +234,7 @@ def ca_issue(
     from genesis.register import check_issue, read_register, with_issued, write_register
     from ledger.addresses import decode_text
 
-    now = console.utc(_now_ms())
+    now = console.utc(console.now_ms())
     address_hex = decode_text(address)[1].hex()
     key_path = authority / "authority.key"
     register = read_register(authority / "register.json")
@@ -252,7 +246,8 @@ def ca_issue(
     issued = issue_node(root, address_hex, now)
     name = public_key_hash(issued.certificate_pem)
     # Written first: a certificate that the register does not know could never be revoked by name.
-    write_register(authority / "register.json", with_issued(register, address, name, _now_ms()))
+    known = with_issued(register, address, name, console.now_ms())
+    write_register(authority / "register.json", known)
     save_node(issued, certificate, out / "tls.key")
     view = {"certificate": str(certificate), "key": str(out / "tls.key"), "address": address}
     text = say("certificate_issued", certificate=certificate, address=address)
@@ -271,7 +266,7 @@ def ca_revoke(
     from genesis.register import revoke_node
 
     path = authority / "register.json"
-    revoked = revoke_node(path, address, reason, certificate_file, _now_ms())
+    revoked = revoke_node(path, address, reason, certificate_file, console.now_ms())
     view = {"address": address, "certificates": [item.certificate for item in revoked]}
     facts = [{"address": address, "certificate": item.certificate} for item in revoked]
     text = "\n".join(say("certificate_revoked", **fact) for fact in facts)
@@ -291,7 +286,7 @@ def genesis_build(description: Path, out: Path, as_json: bool) -> None:
     from genesis.networks import genesis_of_description, write_genesis
     from ledger.genesis import genesis_hash
 
-    built = genesis_of_description(description, _now_ms())
+    built = genesis_of_description(description, console.now_ms())
     write_genesis(out, built)
     view = {
         "path": str(out),
@@ -344,7 +339,7 @@ def node_rebuild(config: Path, store: str, as_json: bool) -> None:
     rebuild_store(config, store, as_json=as_json)
 
 
-add_commands(node, _command, _option, _now_ms)
+add_commands(node, _command, _option, console.now_ms)
 
 
 @_command(main, "info")
@@ -402,7 +397,7 @@ def register(
             if as_json:
                 console.show_line(facts)
 
-        registrar = Registrar(client, signer, settings, client.signing_clock(_now_ms))
+        registrar = Registrar(client, signer, settings, client.signing_clock(console.now_ms))
         done = registrar.run(files, on_progress)
     if as_json:
         console.show_line({"transactions": [one.id for one in done]})
@@ -469,7 +464,7 @@ def proof_verify(
     if record_path is not None and opening_path is None:
         raise click.UsageError(say("record_needs_opening"))
     verdict = verify_files(path, genesis_path, record_path, opening_path)
-    console.show(verdict, console.verdict_text(verdict, _now_ms()), as_json=as_json)
+    console.show(verdict, console.verdict_text(verdict, console.now_ms()), as_json=as_json)
 
 
 from rpc.commands.members import member  # noqa: E402 - its help needs the language

@@ -26,6 +26,7 @@ from ledger.errors import (
     StoreDamagedError,
     UnavailableError,
 )
+from node.clock import SystemClock
 from node.messages import say
 
 if TYPE_CHECKING:
@@ -134,6 +135,11 @@ def show_line(document: object) -> None:
     """One line of JSON."""
     sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
     sys.stdout.flush()
+
+
+def now_ms() -> int:
+    """The time on this machine, in milliseconds since 1970."""
+    return SystemClock().now_ms()
 
 
 def utc(time_ms: int) -> datetime:

@@ -5,17 +5,17 @@ those that it heard, so a contradiction shows even when its author forgot it. Fi
 they grow; a log that was replaced is read to its end, since its descriptor is still open.
 """
 
+import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from node import wire
-from node.wal import LoggedBatch, LoggedProposal, LoggedVote, _entry_at
+from node.wal import _ENTRY, LoggedBatch, LoggedProposal, LoggedVote, _record_at
 
 from .cluster import Node, Violation
 
 LOG_NAME = "consensus.wal"
-_READ_BYTES = 4 * 1024 * 1024
 
 
 @dataclass
@@ -28,14 +28,13 @@ class _Tail:
 
     def entries(self) -> Iterator[object]:
         """Entries that were added since the last look; a torn end waits for the next one."""
-        while data := os.pread(self.descriptor, _READ_BYTES, self.offset):
-            start = 0
-            while (found := _entry_at(data, start)) is not None:
-                start, entry = found
-                yield entry
-            if start == 0:
-                return
-            self.offset += start
+        if os.fstat(self.descriptor).st_size == 0:
+            return
+        # A record is bound to its place, so the log is read as a whole.
+        with mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ) as data:
+            while (found := _record_at(data, self.offset)) is not None:
+                self.offset, _, payload = found
+                yield _ENTRY.decode(payload)
 
 
 @dataclass
