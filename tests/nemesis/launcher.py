@@ -94,7 +94,7 @@ POINTS = {
     "start.stores": Point("ledger.store.leveldb:LevelStore.__init__"),
     "start.bodies": Point("ledger.store.bodies:BodyFiles._start_segment"),
     "start.log": Point("node.wal:WriteAheadLog.__init__"),
-    "start.window": Point("node.executor:Executor.rebuild_window"),
+    "start.window": Point("node.executor:Executor._restore_window"),
     "start.recover": Point("node.chain_writer:ChainWriter.recover"),
     "start.replay": Point("node.journal:replay"),
 }

@@ -7,6 +7,7 @@ it (crash enumeration does).
 
 from consensus.core import Core
 from ledger.block import HEADER
+from ledger.replay import ReplayWindow
 from ledger.store.blocks import BlockStore
 from ledger.store.leveldb import LevelStore
 from node import journal
@@ -124,8 +125,8 @@ def answer_early():
     """Clients are told a height as soon as their transaction is admitted."""
     committed = RunningNode.committed
 
-    def hopeful(node, transaction_id):
-        found = committed(node, transaction_id)
+    async def hopeful(node, transaction_id):
+        found = await committed(node, transaction_id)
         if found is None and node.is_pending(transaction_id):
             from node.service import Committed
 
@@ -137,9 +138,13 @@ def answer_early():
 
 def forget_window():
     """Which ids were executed is not remembered over a restart."""
-    Executor.rebuild_window = lambda executor, _read: executor.window.advance(
-        executor.state_tip.time
-    )
+    restore = Executor._restore_window
+
+    def forgetful(executor, tip):
+        restore(executor, tip)
+        executor.window = ReplayWindow()
+
+    Executor._restore_window = forgetful
 
 
 def reuse_sequence():
@@ -157,7 +162,6 @@ def skip_execution():
     """A block that was decided but not executed is not executed after a restart either."""
 
     async def hasty(writer, log, end_height):
-        writer.executor.rebuild_window(writer.read_block)
         writer._load_demotions()
         recovered = log.recovered
         ended = 0 if recovered.ended is None else recovered.ended.height
