@@ -95,6 +95,6 @@ class Clients:
                 continue
             name, tip = one.transaction.id, one.machine.chain.tip
             is_past = one.transaction.body.valid_until < tip.time
-            if name not in node.mempool and not is_past:
-                if one.machine.chain.state.locate(name) is None:
-                    raise Violation(f"{one.machine.index} lost the admitted {name.hex()}")
+            is_here = name in node.mempool or one.machine.chain.state.locate(name) is not None
+            if not is_here and not is_past:
+                raise Violation(f"{one.machine.index} lost the admitted {name.hex()}")

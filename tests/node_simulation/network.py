@@ -83,9 +83,9 @@ class Network:
         while True:
             for pair in pairs:
                 one, other = (self.machines[index] for index in pair)
-                if pair not in self._links and one.is_up and other.is_up:
-                    if pair not in self.weather.cut and self._rng.random() < 0.5:
-                        self._open(pair, one, other)
+                is_wanted = pair not in self._links and pair not in self.weather.cut
+                if is_wanted and one.is_up and other.is_up and self._rng.random() < 0.5:
+                    self._open(pair, one, other)
             await trio.sleep(self._rng.uniform(0.01, 0.1))
 
     def _open(self, pair: tuple[int, int], one: Machine, other: Machine) -> None:
