@@ -9,7 +9,7 @@ KILLS ?= 200
 MINUTES ?= 10
 SECONDS ?= 60
 
-.PHONY: setup demo test lint types imports unit explore slow simulate twins mutants crash kill9 soak fuzz bench clean
+.PHONY: setup demo test lint types imports unit explore slow simulate nodes twins mutants crash kill9 soak fuzz bench clean
 
 setup: $(STAMP)
 
@@ -37,13 +37,16 @@ unit: setup
 	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors tests/fuzz tests/peer_bugs
 
 explore: setup
-	$(BIN)/pytest -q -n 2 tests/simulation tests/crash tests/twins tests/byzzfuzz tests/mutants
+	$(BIN)/pytest -q -n 2 tests/simulation tests/crash tests/twins tests/byzzfuzz tests/mutants tests/node_simulation
 
 slow: setup
 	$(BIN)/pytest -q tests/integration tests/e2e tests/nemesis
 
 simulate: setup
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --first $(FIRST)
+
+nodes: setup
+	$(BIN)/python -m tests.node_simulation.run --seeds $(SEEDS) --first $(FIRST)
 
 crash: setup
 	$(BIN)/python -m tests.crash.run --seeds $(SEEDS) --first $(FIRST)

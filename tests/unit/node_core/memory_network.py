@@ -205,20 +205,7 @@ class MemoryNode:
             publish=self._publish,
         )
         self.maker.resume(resumed_author(self.log.recovered, self.clock.now_ms()))
-        parts = Collaborators(
-            writer=self.writer,
-            candidates=self.candidates,
-            pool=self.pool,
-            maker=self.maker,
-            links=self,
-            clock=self.clock,
-            stages=stages,
-            metrics=self.metrics,
-            sign=self.sign,
-            accuse=self._accuse,
-            space=self.space,
-        )
-        core = Core(Timeouts())
+        core, parts = Core(Timeouts()), self._collaborators(stages)
         self.driver = ConsensusDriver(core, self.log, parts, self.address)
         self.sync = BlockSync(
             writer=self.writer,
@@ -241,6 +228,21 @@ class MemoryNode:
             blame=self.blame,
         )
         self.writer.on_block(self._on_block)
+
+    def _collaborators(self, stages: StageClock) -> Collaborators:
+        return Collaborators(
+            writer=self.writer,
+            candidates=self.candidates,
+            pool=self.pool,
+            maker=self.maker,
+            links=self,
+            clock=self.clock,
+            stages=stages,
+            metrics=self.metrics,
+            sign=self.sign,
+            accuse=self._accuse,
+            space=self.space,
+        )
 
     @property
     def height(self) -> int:

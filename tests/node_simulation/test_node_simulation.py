@@ -1,0 +1,86 @@
+"""A slice of the node simulator on every test run, and proof that it bites."""
+
+import re
+
+import pytest
+import structlog
+
+from ledger.store.bodies import BodyFiles
+from node import journal
+from node.mempool import Mempool
+from node.wal import WriteAheadLog
+from tests.node_simulation.run import judged, main, run_many
+from tests.node_simulation.world import run_script, run_seed
+
+SLICE = 3
+EVERY = 7
+EVERY_POWER_CUT = 42
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """Nobody reads what thousands of restarts say."""
+    before = structlog.get_config()
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    yield
+    structlog.configure(**before)
+
+
+def test_no_seed_of_the_slice_breaks_a_promise_and_another_hash_seed_changes_nothing():
+    results = judged(list(run_many(run_seed, range(SLICE), jobs=1)))
+    assert [result.violation for result in results] == [""] * SLICE
+    assert all(result.transactions for result in results)
+    assert sum(result.cancellations for result in results) > 0
+    assert sum(result.power_cuts for result in results) > 0
+
+
+def deaths(every, *, without_power):
+    """Run the script with one death before every so many steps of the node."""
+    steps = run_script(None).victim_steps
+    assert steps > 200
+    for number in range(0, steps, every):
+        result = run_script(number, without_power=without_power)
+        assert (number, result.violation) == (number, "")
+        assert (result.restarts, result.power_cuts) == (1, int(without_power))
+
+
+def test_a_node_cancelled_at_any_await_comes_back_and_agrees():
+    deaths(EVERY, without_power=False)
+
+
+def test_a_node_without_power_at_any_await_comes_back_and_agrees():
+    deaths(EVERY_POWER_CUT, without_power=True)
+
+
+def test_a_log_that_is_not_synced_is_seen(monkeypatch):
+    monkeypatch.setattr(WriteAheadLog, "sync", lambda _log: None)
+    assert "the log data/consensus.wal ended" in run_seed(0).violation
+
+
+def test_bodies_that_are_not_synced_are_seen(monkeypatch):
+    monkeypatch.setattr(BodyFiles, "sync", lambda _bodies: None)
+    assert "the store bodies is damaged" in run_seed(7).violation
+
+
+def test_a_node_that_forgets_what_it_signed_is_seen(monkeypatch):
+    monkeypatch.setattr(journal, "own_messages", lambda _entries: ())
+    assert "DuplicateInstanceError" in run_seed(0).violation
+
+
+def test_an_admission_that_forgets_what_it_took_is_seen(monkeypatch):
+    monkeypatch.setattr(Mempool, "keep", Mempool.release)
+    assert "no end within" in run_seed(2).violation
+
+
+def test_a_log_that_is_left_open_is_seen(monkeypatch):
+    monkeypatch.setattr(WriteAheadLog, "close", lambda _log: None)
+    assert "open" in run_script(20).violation
+
+
+def test_the_command_ends_with_one_line_of_figures(capsys):
+    assert main(["--seeds", "1", "--first", "3", "--jobs", "1"]) == 0
+    assert re.fullmatch(
+        r"seeds 1, simulated seconds \d+, cancellations \d+, power cuts \d+, restarts \d+, "
+        r"faults \d+, violations 0, trace [0-9a-f]{64}\n",
+        capsys.readouterr().out,
+    )
