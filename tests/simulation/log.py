@@ -55,7 +55,12 @@ class Logged(NamedTuple):
     is_own: bool
 
 
-Entry = Ended | Logged
+class Seal(NamedTuple):
+    """Says nothing but what every record says: all before it was synced."""
+
+
+SEAL = Seal()
+Entry = Ended | Logged | Seal
 
 
 @dataclass(slots=True)
@@ -100,7 +105,7 @@ class Log:
         for entry in [*entries, *adopted]:
             if isinstance(entry, Ended):
                 found = Remembered(entry)
-            elif found is not None:
+            elif found is not None and isinstance(entry, Logged):
                 found.entries.append(entry)
         if found is None:
             raise DamagedLogError("the log does not say where it begins")
@@ -167,16 +172,20 @@ def is_adopted(entry: Logged) -> bool:
 def create(
     disk: SimulatedDisk, entries: list[Entry], ended: Ended, rest: Sequence[Logged] = ()
 ) -> None:
-    """Begin a log that says where it begins, durable under its name when this returns."""
-    records: list[bytes] = []
-    for entry in (ended, *rest):
+    """Begin a log that says where it begins, durable under its name when this returns.
+
+    It has its name only once it is synced, so every record knows those before it to be synced. What
+    is adopted has no reasons any more that could bring it back, so a last record vouches for it.
+    """
+    data = b""
+    for entry in (ended, *rest, *([SEAL] if rest else [])):
         token = len(entries)
         entries.append(entry)
-        records.append(_record(token.to_bytes(_TOKEN_BYTES, "big") * _tokens(entry), 0))
+        data += _record(token.to_bytes(_TOKEN_BYTES, "big") * _tokens(entry), len(data))
     if disk.exists(FRESH):
         disk.remove(FRESH)
     file = disk.create(FRESH)
-    file.write(b"".join(records), 0)
+    file.write(data, 0)
     file.sync()
     disk.replace(FRESH, LOG)
     disk.sync_folder(FOLDER)

@@ -7,6 +7,7 @@ disks; lost, damaged or old data; and changes of membership, which are no fault 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from consensus.events import Step
 from tests.simulation import log
 from tests.simulation.chain import Members, may_change
 from tests.simulation.checker import faults_in
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 PAUSE_MS = (100, 60_000)
+LURK_MS = 20
 
 
 class Nemesis:
@@ -28,6 +30,7 @@ class Nemesis:
         self._schedule = world.schedule
         self._counts = world.network.counts
         self._backups: dict[int, tuple[object, int]] = {}
+        self._lurking: set[int] = set()
 
     def start(self) -> None:
         """Skew the clocks and plan the first fault of each kind."""
@@ -125,7 +128,7 @@ class Nemesis:
         node = self._world.nodes[identity]
         self._counts["damage"] += 1
         if identity in scenario.damaged:
-            damage = rng.choice((self._flip, self._flip, self._wipe_log, self._go_back))
+            damage = rng.choice((self._flip, self._flip, self._wipe_log, self._go_back, self._lurk))
         else:
             damage = rng.choice((self._back_up, self._restore, node.crash))
         if damage == node.crash:
@@ -161,6 +164,27 @@ class Nemesis:
         node.chain.cut(kept)
         self._world.checker.on_loss(node.identity, kept)
         self._world.note(f"node {node.index} goes back to block {kept}")
+
+    def _lurk(self, node: Replica) -> None:
+        """Wait for the worst moment: the node has voted where few others have arrived."""
+        if node.index not in self._lurking:
+            self._lurking.add(node.index)
+            self._schedule.after(0, self.on_lurk, node)
+
+    def on_lurk(self, node: Replica) -> None:
+        """Strike, or wait on."""
+        if self._schedule.now_ms >= FAULTS_END_MS:
+            return
+        if node.is_up and self._is_ahead(node):
+            self._lurking.discard(node.index)
+            self._go_back(node)
+        else:
+            self._schedule.after(LURK_MS, self.on_lurk, node)
+
+    def _is_ahead(self, node: Replica) -> bool:
+        members = self._world.checker.members(self._world.checker.decided + 1)
+        behind = sum(self._world.nodes[member].height < node.height for member in members)
+        return node.core.status.step >= Step.PREVOTE and behind >= 2 * len(members) // 3
 
     def _back_up(self, node: Replica) -> None:
         self._backups[node.index] = (node.files.copy(), node.chain.synced)

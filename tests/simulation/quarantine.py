@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from consensus.vote_book import quorum_of
 from tests.simulation.chain import Members
 
+MARGIN = 2
 NEVER = 2**62
 """The first voting height of a node that has not heard a quorum."""
 
@@ -26,4 +27,4 @@ def voting_from(me: int, members: Members, levels: Mapping[int, int], height: in
     heard = sum(
         member == me or (member in levels and levels[member] <= height) for member in members
     )
-    return height + 2 if heard >= quorum_of(len(members)) else None
+    return height + MARGIN if heard >= quorum_of(len(members)) else None

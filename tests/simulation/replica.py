@@ -101,6 +101,7 @@ class Replica:
         self.chain = Chain(tuple(range(scenario.validators)), shared.approved)
         self.clock = NodeClock(0, 0)
         self.others = [node for node in range(scenario.instances) if node != index]
+        self.height = 1
         self.incarnation = 0
         self.is_up = False
         self.paused_until_ms = 0

@@ -187,6 +187,21 @@ def test_an_own_message_behind_damage_of_its_own_sync_is_kept_through_a_power_cu
         assert Log(disk, entries).found.entries == [own]
 
 
+def test_what_was_adopted_is_not_lost_to_a_later_flip_either():
+    """Simulation seed 23774: its reasons are gone, so no replay would ask for it again."""
+    disk, entries, written = new_log()
+    start, own = written._size, vote(0)
+    written.append(work())
+    written.append_own(own)
+    disk.open(log.LOG).flip(start + 15, 3)
+    assert Log(disk, entries).found.entries == [own]
+
+    disk.open(log.LOG).flip(start + 15, 3)
+
+    with pytest.raises(DamagedLogError, match="known to be synced"):
+        Log(disk, entries)
+
+
 def test_no_single_flipped_bit_hides_an_own_message_but_the_last():
     """The last one is asked for again by the replay, for its reasons are all there."""
     disk, entries, written = new_log()

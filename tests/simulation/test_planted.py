@@ -11,7 +11,7 @@ import pytest
 
 from consensus.events import BlockChecked, Verdict
 from consensus.proposal_book import ProposalBook
-from tests.simulation import chain, disk, log, replica
+from tests.simulation import chain, disk, log, quarantine, replica
 from tests.simulation.scenario import Scenario
 from tests.simulation.world import World
 
@@ -182,6 +182,12 @@ SHELL = (
     ),
     Case("a lost log leads to no quarantine", DAMAGE, "signs twice", CRASHES, Unafraid),
     Case("an old backup leaves quarantine too early", DAMAGE, "signs twice", CRASHES, Impatient),
+    Case(
+        "quarantine ends one height too early",
+        replace(DAMAGE, partition_every_ms=1_500, loss=0.2, late=0.2, idle_mean_ms=10),
+        "signs twice",
+        patch=(quarantine, "MARGIN", quarantine.MARGIN - 1),
+    ),
     Case(
         "timers that a pause delayed are lost",
         replace(BUSY, pause_every_ms=1_500),
