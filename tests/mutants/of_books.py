@@ -8,7 +8,7 @@ from consensus.core import Core
 from consensus.messages import Evidence
 from consensus.next_height import NextHeight
 from consensus.resending import Resending
-from consensus.vote_book import Added, Tally, VoteBook
+from consensus.vote_book import Added, Tally
 from ledger.block import Demotion
 from tests.mutants.of_rules import BYZZFUZZ, S1, SOLO
 from tests.mutants.patching import Change, Mutant
@@ -86,14 +86,13 @@ def _no_evidence() -> list[Change]:
 
 def _far_rounds_unknown() -> list[Change]:
     """What is said in rounds beyond the next is not even noted."""
-    note = VoteBook.note
     receive = Core._receive
 
     def mutated(self: Core, signed) -> None:
         if signed.message.round <= self._state.round + 1:
             receive(self, signed)
 
-    return [(Core, "_receive", mutated), (VoteBook, "note", note)]
+    return [(Core, "_receive", mutated)]
 
 
 def _no_demotion() -> list[Change]:

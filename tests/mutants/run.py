@@ -21,7 +21,7 @@ def seek(name: str, seeds: int) -> tuple[str, Kill | str]:
     """A mutant's name, and its kill or why there is none."""
     try:
         kill = hunt(MUTANTS[name], seeds=seeds)
-    except (AttributeError, ImportError, KeyError) as error:
+    except (AttributeError, ImportError, KeyError, TypeError) as error:
         return name, f"cannot be applied: {error!r}"
     return name, kill or f"survives {seeds} seeds of {', '.join(MUTANTS[name].arenas)}"
 
