@@ -28,7 +28,7 @@ from ledger.store.results import StateStore
 from node.chain_writer import ChainWriter
 from node.damage import MARK_FILE, lift
 from node.executor import DecidedBlock, Executor
-from node.limits import QUARANTINE_HEIGHTS
+from node.limits import QUARANTINE_HEIGHTS, WATCHED_HEIGHTS
 from node.scrub import Scrub
 from node.stages import StageClock
 from node.wal import EndedHeight, LogDamagedError, LoggedBatch, WriteAheadLog
@@ -181,9 +181,10 @@ def _begin_quarantine(path: Path) -> int:
         for entry in log.recovered.entries:
             if isinstance(entry, LoggedBatch) and entry.own_sequence >= sequence:
                 sequence, previous = entry.own_sequence + 1, entry.digest
-        # What was signed last belongs to the height after the last that ended.
-        voting_from = max(ended.voting_from, ended.height + 1 + QUARANTINE_HEIGHTS)
-        log.end_height(EndedHeight(0, sequence, previous, voting_from))
+        # As in `node/quarantine.py`: own signatures up to QUARANTINE_HEIGHTS above are of the past.
+        may_have_signed = ended.height + QUARANTINE_HEIGHTS
+        voting_from = max(ended.voting_from, may_have_signed + WATCHED_HEIGHTS + 1)
+        log.end_height(EndedHeight(0, sequence, previous, voting_from, ended.memory))
         log.sync()
     finally:
         log.close()

@@ -275,8 +275,8 @@ def test_lost_blocks_are_refused_until_the_log_says_that_they_may_be(data):
         start()
     for _ in range(2):  # A second rebuild, after a first that was not finished, changes nothing.
         done = rebuild_blocks(data, GENESIS)
-        assert (done.height, done.voting_from) == (0, HEIGHTS + 3)
-        assert start() == (0, EndedHeight(0, 9, digest, HEIGHTS + 3), [])
+        assert (done.height, done.voting_from) == (0, HEIGHTS + 5)
+        assert start() == (0, EndedHeight(0, 9, digest, HEIGHTS + 5), [])
 
 
 def test_a_rebuild_of_blocks_sets_everything_aside(data):
