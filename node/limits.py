@@ -135,8 +135,9 @@ STATEMENT_BYTES = 1 * MIB
 """A statement holds a certificate, a block and two votes of each of 128 validators, in hex."""
 SCRUB_CYCLE_MS = 360_000_000
 """One percent of the store an hour, so all of it is read again within 100 hours."""
-SCRUB_PAUSE_MS = 20
-"""Rest behind every slice of a running scrub: even when it is behind it takes 5% of the CPU."""
+SCRUB_PAUSE_MS = 200
+"""Rest behind every slice of a running scrub: even when it is behind, as on a chain that grows
+fast, it takes half a percent of the CPU."""
 SCRUB_TRANSACTIONS = 32
 """Transactions decoded and looked up, or keys looked up, in one slice: about 1 ms."""
 SCRUB_HASHES = 512
