@@ -76,13 +76,6 @@ class Outcome:
     """Of those that were not seen before."""
 
 
-class Position(msgspec.Struct, frozen=True, gc=False):
-    """Where a transaction stands: the batch in its block, the transaction in that."""
-
-    batch: int
-    transaction: int
-
-
 class _Namespace:
     """The methods that may run in one namespace, each with its scope."""
 
@@ -172,10 +165,13 @@ class Engine:
         window: ReplayWindow,
         block: BlockContext,
         transaction: Transaction,
-        position: Position,
+        place: tuple[int, int],
         outcome: Outcome,
     ) -> None:
-        """Run one transaction: keep or drop its writes, add its receipts to `outcome`."""
+        """Run one transaction: keep or drop its writes, add its receipts to `outcome`.
+
+        `place` is the number of its batch in the block, and its own in that.
+        """
         body = transaction.body
         identity = self.account(overlay, body.account)
         if identity is None:
@@ -187,21 +183,20 @@ class Engine:
         if status is not None or namespace is None:
             refusal = status or Status.UNKNOWN_NAMESPACE
             receipts = [_refused(operation_id, refusal) for operation_id in ids]
+            succeeded = False
         else:
-            run = _Run(namespace, overlay, block, Address(body.account), identity)
+            run = _Run(namespace, overlay, block, body.account, identity)
             if transaction.is_envelope:
                 receipts = _envelope(run, transaction, ids)
+                succeeded = all(receipt.status == 0 for receipt in receipts)
             else:
-                receipts = [_operation(run, ids[0], transaction.operations[0])]
-                _settle(overlay, receipts[0])
+                receipt = _operation(run, ids[0], transaction.operations[0])
+                receipts, succeeded = [receipt], receipt.status == 0
+                _settle(overlay, receipt)
         encoded = outcome.receipts.get(key)
         if encoded is None:
             encoded = outcome.receipts[key] = []
         if status is not Status.DUPLICATE:
-            # Written out: a generator costs more than the rest of this block.
-            succeeded = True
-            for receipt in receipts:
-                succeeded &= receipt.status == 0
             window.record(transaction.id, body.valid_until, succeeded=succeeded)
             known = NO_NAMESPACE if namespace is None else key
             entries = outcome.replay.get(known)
@@ -209,7 +204,7 @@ class Engine:
                 entries = outcome.replay[known] = []
             entries.append((transaction.id, body.valid_until, succeeded))
             places = outcome.expired if status is Status.EXPIRED else outcome.located
-            _locate(places, block.height, position, transaction, ids, len(encoded))
+            _locate(places, block.height, place, transaction, ids, len(encoded))
             outcome.transactions += 1
             outcome.operations += len(receipts)
         encoded += [encode(receipt) for receipt in receipts]
@@ -245,7 +240,7 @@ class _Run(msgspec.Struct, frozen=True, gc=False):
     namespace: _Namespace
     overlay: Overlay
     block: BlockContext
-    account: Address
+    account: bytes
     identity: Account | None
 
 
@@ -327,13 +322,13 @@ def _settle(overlay: Overlay, receipt: Receipt) -> None:
 def _locate(
     located: list[tuple[TransactionId, Locator]],
     height: int,
-    position: Position,
+    place: tuple[int, int],
     transaction: Transaction,
     ids: tuple[TransactionId, ...],
     first_receipt: int,
 ) -> None:
     """Note where each operation stands, and an envelope as a whole by its first operation."""
-    batch, number = position.batch, position.transaction
+    batch, number = place
     if not transaction.is_envelope:
         located.append((ids[0], Locator(height, batch, number, 0, first_receipt)))
         return

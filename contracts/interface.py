@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
+import msgspec
+
 from ledger import limits
 from ledger.codec import Record, Schema, encode
 from ledger.crypto.suite import CryptoSuite
 from ledger.errors import InvariantError, KanglianError, Reason, Rejected, invariant
-from ledger.ids import Address, TransactionId
+from ledger.ids import TransactionId
 from ledger.membership import SYSTEM_MODULE
 from ledger.receipts import Event
 from ledger.state import Log, Map, Overlay, namespace_prefix
@@ -62,6 +64,10 @@ class Scope:
     contract: str
     prefix: bytes
 
+    def path(self, name: str) -> bytes:
+        """The prefix of the keys of a map or a log."""
+        return self.prefix + name.encode() + b"\0"
+
 
 def scope_of(chain: Chain, module: str, level: int, contract: str) -> Scope:
     """The scope of a contract in a namespace."""
@@ -69,46 +75,37 @@ def scope_of(chain: Chain, module: str, level: int, contract: str) -> Scope:
     return Scope(chain, level, contract, prefix)
 
 
-class Context:
-    """The world of one operation or one read."""
+class Context(msgspec.Struct, gc=False):
+    """The world of one operation or one read. A struct: there is one for each operation."""
 
-    __slots__ = (
-        "_overlay",
-        "_prefix",
-        "account",
-        "arguments",
-        "block",
-        "chain",
-        "contract",
-        "events",
-        "identity",
-        "level",
-        "operation_id",
-        "suite",
-    )
+    _scope: Scope
+    _overlay: Overlay
+    block: BlockContext
+    account: bytes
+    identity: Account | None
+    operation_id: TransactionId
+    arguments: bytes = b""
+    events: list[Event] = []
 
-    def __init__(
-        self,
-        scope: "Scope",
-        overlay: Overlay,
-        block: BlockContext,
-        account: Address,
-        identity: Account | None,
-        operation_id: TransactionId,
-        arguments: bytes = b"",
-    ) -> None:
-        self._overlay = overlay
-        self._prefix = scope.prefix
-        self.chain = scope.chain
-        self.suite: CryptoSuite = scope.chain.suite
-        self.level = scope.level
-        self.contract = scope.contract
-        self.block = block
-        self.account = account
-        self.identity = identity
-        self.operation_id = operation_id
-        self.arguments = arguments
-        self.events: list[Event] = []
+    @property
+    def chain(self) -> Chain:
+        """The chain that the contract runs on."""
+        return self._scope.chain
+
+    @property
+    def suite(self) -> CryptoSuite:
+        """The chain's hashes and signatures."""
+        return self._scope.chain.suite
+
+    @property
+    def level(self) -> int:
+        """The broadcast level of the namespace."""
+        return self._scope.level
+
+    @property
+    def contract(self) -> str:
+        """The contract's name."""
+        return self._scope.contract
 
     @property
     def organisation(self) -> str:
@@ -122,7 +119,7 @@ class Context:
 
     def map(self, name: str, schema: Schema[V]) -> Map[V]:
         """A map of this contract in this namespace."""
-        return Map(self._overlay, self._prefix + name.encode() + b"\0", schema)
+        return Map(self._overlay, self._scope.path(name), schema)
 
     def look_up(self, key: bytes) -> bytes | None:
         """A value of the common namespace (system, 0), which every node holds; never written so."""
@@ -131,7 +128,7 @@ class Context:
 
     def log(self, name: str, schema: Schema[V]) -> Log[V]:
         """A log of this contract in this namespace."""
-        return Log(self._overlay, self._prefix + name.encode() + b"\0", schema)
+        return Log(self._overlay, self._scope.path(name), schema)
 
     def emit(self, name: str, event: Record) -> None:
         """Announce an event; it stands in the receipt and dies with a refusal."""

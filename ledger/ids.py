@@ -4,6 +4,8 @@ Nothing here computes. Hashes, addresses and roots are 32 bytes unless said othe
 integer milliseconds since 1970-01-01T00:00Z.
 """
 
+import re
+from functools import lru_cache
 from typing import Annotated, NewType
 
 from msgspec import Meta
@@ -36,5 +38,16 @@ Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 SignatureBytes = Annotated[bytes, Meta(min_length=64, max_length=64)]
 PublicKeyBytes = Annotated[bytes, Meta(min_length=34, max_length=34)]
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+UncheckedName = Annotated[str, Meta(min_length=1, max_length=32)]
+"""A Name where a pattern for each is too slow: whoever decodes it asks `are_names`."""
 Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 Level = Annotated[int, Meta(ge=0, le=255)]
+
+_NAME = re.compile(NAME_PATTERN)
+
+
+# A chain knows few names, and a pattern costs ten times a look into the cache. Bound: about 1 MB.
+@lru_cache(maxsize=4_096)
+def are_names(*texts: str) -> bool:
+    """Whether all texts are names."""
+    return all(_NAME.search(text) is not None for text in texts)

@@ -9,6 +9,8 @@ Source: docs/format.md section 8; architecture section 8.
 
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
+
 from ledger import limits
 from ledger.codec import Record, Schema, encode
 from ledger.crypto.suite import CryptoSuite
@@ -165,15 +167,12 @@ def namespace_prefix(module: str, level: int) -> bytes:
     return module.encode() + b"\0" + bytes([level])
 
 
-class Map(Generic[V]):
+class Map(msgspec.Struct, Generic[V], frozen=True, gc=False):
     """A typed map of one contract in one namespace."""
 
-    __slots__ = ("_overlay", "_prefix", "_schema")
-
-    def __init__(self, overlay: Overlay, prefix: bytes, schema: Schema[V]) -> None:
-        self._overlay = overlay
-        self._prefix = prefix
-        self._schema = schema
+    _overlay: Overlay
+    _prefix: bytes
+    _schema: Schema[V]
 
     def get(self, key: bytes) -> V | None:
         """The value of a key."""
@@ -190,15 +189,12 @@ class Map(Generic[V]):
         self._overlay.put(self._prefix + key, None)
 
 
-class Log(Generic[V]):
+class Log(msgspec.Struct, Generic[V], frozen=True, gc=False):
     """A typed append-only log of one contract in one namespace; entries are found by a key."""
 
-    __slots__ = ("_log", "_overlay", "_schema")
-
-    def __init__(self, overlay: Overlay, log: bytes, schema: Schema[V]) -> None:
-        self._overlay = overlay
-        self._log = log
-        self._schema = schema
+    _overlay: Overlay
+    _log: bytes
+    _schema: Schema[V]
 
     def append(self, key: bytes, entry: V) -> int:
         """Append an entry and return its position."""

@@ -30,9 +30,10 @@ from ledger.ids import (
     GroupId,
     Hash,
     Level,
-    Name,
     SignatureBytes,
     TransactionId,
+    UncheckedName,
+    are_names,
 )
 from ledger.merkle import LEAF, root_of_entries, root_steps
 
@@ -45,8 +46,8 @@ LEAF_TAG = LEAF + b"kl.transaction-leaf\0"
 class Call(Record, frozen=True, tag=0):
     """One operation: a method of a contract and its canonically encoded argument record."""
 
-    contract: Name
-    method: Name
+    contract: UncheckedName
+    method: UncheckedName
     arguments: bytes
 
 
@@ -64,7 +65,7 @@ class TransactionBody(Record, frozen=True):
     version: Annotated[int, Meta(ge=0, le=255)]
     genesis_hash: Bytes32
     group: Annotated[int, Meta(ge=0, le=2**32 - 1)]
-    module: Name
+    module: UncheckedName
     level: Level
     account: Bytes32
     signer: Bytes32 | None
@@ -149,6 +150,10 @@ def parse_transaction(wire: bytes, chain: Chain, *, defers_operations: bool = Fa
             raise Rejected(Reason.BAD_ENVELOPE, "count", count=len(operations))
         if not defers_operations and operations_root(operations, chain.suite) != payload.root:
             raise Rejected(Reason.BAD_ENVELOPE, "root")
+    module = body.module
+    for call in operations:
+        if not are_names(module, call.contract, call.method):
+            raise Rejected(Reason.MALFORMED, "TransactionBody: not a name")
     return Transaction(
         wire=wire,
         body=body,

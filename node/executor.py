@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import trio
 
-from contracts.engine import Engine, Outcome, Position
+from contracts.engine import Engine, Outcome
 from contracts.interface import BlockContext
 from ledger.batch import Batch
 from ledger.block import Block, Header, NamespaceReceipts, receipts_root
@@ -145,9 +145,9 @@ class Executor:
                 stop = start + SLICE_TRANSACTIONS
                 with self._stages.measure(Stage.EXECUTE):
                     for index, transaction in enumerate(batch.transactions[start:stop], start):
-                        position = Position(batch_index, index)
+                        place = (batch_index, index)
                         self.engine.execute(
-                            overlay, self.window, context, transaction, position, outcome
+                            overlay, self.window, context, transaction, place, outcome
                         )
                 await trio.lowlevel.checkpoint()
         with self._stages.measure(Stage.ROOTS):

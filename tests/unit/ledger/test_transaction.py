@@ -159,6 +159,11 @@ def test_a_field_outside_its_range_is_refused(fields):
 @pytest.mark.parametrize("name", ["emr\n", "emr\0", "émr"])
 def test_a_name_has_only_small_letters_digits_and_underlines(name):
     assert refusal(altered_body(module=name)) is Reason.MALFORMED
+    for call in (Call(name, "register", b"\x90"), Call("data_index", name, b"\x90")):
+        assert refusal(altered_body(payload=call)) is Reason.MALFORMED
+        calls = (CALL, call)
+        wire = envelope_wire(calls, root=operations_root(calls, SUITE))
+        assert refusal(wire) is Reason.MALFORMED
 
 
 def test_another_version_is_refused():

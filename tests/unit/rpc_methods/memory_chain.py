@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import trio
 
-from contracts.engine import Engine, Outcome, Position
+from contracts.engine import Engine, Outcome
 from contracts.interface import BlockContext
 from ledger.addresses import AddressKind, address_of, encode_text, single_key_script
 from ledger.batch import (
@@ -258,7 +258,7 @@ class MemoryNode:
         for index, transaction in enumerate(transactions):
             before = len(outcome.located)
             context = BlockContext(header.height, header.time)
-            position = Position(0, index)
+            position = (0, index)
             self._engine.execute(overlay, self._window, context, transaction, position, outcome)
             for operation_id, locator in outcome.located[before:]:
                 place = (header.height, index, transaction, locator.operation)
