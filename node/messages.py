@@ -413,9 +413,10 @@ PHRASES: Mapping[str, Phrase] = {
         "写出已停止节点的签名陈述，用于解除隔离。",
     ),
     "help_node_release-quarantine": Phrase(
-        "Let a stopped node vote again by STATEMENTs of a quorum of organisations, "
-        "when more nodes are damaged than the chain bears.",
-        "当受损节点超过链的容限时，凭法定多数机构的 STATEMENT 让已停止的节点恢复投票。",
+        "Let a stopped node vote again by STATEMENTs of a quorum of the organisations that run "
+        "masters of the next height, when more nodes are damaged than the chain bears.",
+        "当受损节点超过链的容限时，凭 STATEMENT 让已停止的节点恢复投票；"
+        "陈述须来自下一高度主节点所属机构的法定多数。",
     ),
     "option_statement_out": Phrase("Where to write the statement.", "陈述文件的写入位置。"),
     "statement_made": Phrase(

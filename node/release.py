@@ -2,26 +2,30 @@
 
 What it decides: whether statements of a quorum of organisations allow a node to vote again at the
 height in progress, from which round, and locked on what. Every certificate, prevote, proposal and
-message in a statement is verified by its own signature; a statement is believed only in what it
-leaves out, and there a quorum of organisations must agree.
+message in a statement is verified by its own signature and against the set of its own height; a
+statement is believed only in what it leaves out, and there a quorum of organisations must agree.
+Who may leave something out: the masters of the height in progress, which alone could vote there,
+and the organisations that run them. `node/rulers.py` refuses where this node does not know them.
 What no statement can show: a certificate that only damaged nodes held. Whoever releases a node is
 told so.
-Source: architecture section 5; decision 0023.
+Source: architecture section 5; decisions 0023 and 0032.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from consensus.messages import NO_ROUND, Signed, Vote, VoteKind
+from ledger.addresses import decode_text
 from ledger.block import BLOCK, block_hash
 from ledger.errors import Reason, Rejected
-from ledger.genesis import Genesis, Node, chain_of
-from ledger.ids import ValidatorIndex
+from ledger.ids import Address, ValidatorIndex
+from ledger.membership import NodeRecord
 from ledger.transaction import Chain
 from ledger.validators import ValidatorSet
 from ledger.votes import CERTIFICATE, verify_certificate
 from node import wire
 from node.limits import RELEASE_ROUNDS
+from node.rulers import Rulers
 from node.statement import Statement, statement_digest
 from node.wal import LoggedRelease
 
@@ -30,7 +34,8 @@ from node.wal import LoggedRelease
 class Verified:
     """What one statement proves. `quorum` is (round, value) of its prevotes, None without."""
 
-    node: Node
+    address: Address
+    node: NodeRecord
     statement: Statement
     block_hash: bytes
     quorum: tuple[int, bytes] | None
@@ -49,9 +54,9 @@ class Release:
 
 
 def judge(
-    genesis: Genesis,
-    validators: ValidatorSet,
-    me: ValidatorIndex,
+    chain: Chain,
+    rulers: Rulers,
+    me: Address,
     statements: Sequence[Statement],
     hash_at: Callable[[int], bytes | None],
 ) -> Release:
@@ -59,54 +64,94 @@ def judge(
 
     Raises: Rejected(BAD_STATEMENT | BAD_CERTIFICATE | BAD_SIGNATURE | MALFORMED …).
     """
-    chain = chain_of(genesis)
-    verified = [_verify(genesis, chain, validators, statement) for statement in statements]
-    organisations = _enough_organisations(genesis, verified)
-    top = max(item.statement.height for item in verified)
+    top = max(item.height for item in statements)
+    if hash_at(top + 1) is not None or rulers.executed > top:
+        raise _bad("this node holds newer blocks than any statement: make new ones", height=top)
+    validators = rulers.at(top + 1)
+    verified = [_verify(chain, rulers, statement) for statement in statements]
+    _check_masters(verified, validators, top)
+    organisations = _enough_organisations(rulers.organisations(top + 1), verified)
     _check_one_chain(verified, hash_at)
+    index = validators.index_of(me)
+    if index is None:
+        raise _bad("this node does not vote at that height: nothing to release", height=top + 1)
     current = [item for item in verified if item.statement.height == top]
+    entry = _entry(current, validators, index, top + 1)
+    damaged = sum(item.statement.is_damaged for item in verified)
+    return Release(entry, organisations, len(verified) - damaged, damaged)
+
+
+def _entry(
+    current: Sequence[Verified], validators: ValidatorSet, me: ValidatorIndex, height: int
+) -> LoggedRelease:
+    """What the statements of the newest block say of the height after it, the one in progress."""
     locked = _newest_lock(current)
     after = max(_reached(current, validators), _own_round(current, me)) + RELEASE_ROUNDS
     quorum = None if locked is None else locked.quorum
     locked_round, value = (int(NO_ROUND), None) if quorum is None else quorum
     statement = None if locked is None else locked.statement
-    entry = LoggedRelease(
-        height=top + 1,
+    return LoggedRelease(
+        height=height,
         after_round=max(after, locked_round),
         locked_round=locked_round,
         locked_value=value,
         proposal=b"" if statement is None else bytes.fromhex(statement.proposal),
         prevotes=() if statement is None else tuple(map(bytes.fromhex, statement.prevotes)),
     )
-    damaged = sum(item.statement.is_damaged for item in verified)
-    return Release(entry, organisations, len(verified) - damaged, damaged)
 
 
 def _bad(detail: str, **facts: str | int) -> Rejected:
     return Rejected(Reason.BAD_STATEMENT, detail, **facts)
 
 
-def _verify(
-    genesis: Genesis, chain: Chain, validators: ValidatorSet, statement: Statement
-) -> Verified:
-    node = next((item for item in genesis.nodes if item.address == statement.node), None)
-    if node is None or node.role != "master":
-        raise _bad("not made by a master of this chain", node=statement.node)
+def _verify(chain: Chain, rulers: Rulers, statement: Statement) -> Verified:
+    _, address = decode_text(statement.node)
+    node = rulers.find(address)
+    if node is None:
+        raise _bad("not made by a node of this chain", node=statement.node)
     if (statement.genesis_hash, statement.group) != (chain.genesis_hash.hex(), chain.group):
         raise _bad("of another chain", node=node.name)
     digest = statement_digest(statement, chain.suite)
-    if not chain.suite.verify(bytes.fromhex(node.key), digest, bytes.fromhex(statement.signature)):
+    if not chain.suite.verify(node.key, digest, bytes.fromhex(statement.signature)):
         raise _bad("its signature is not the node's", node=node.name)
     decided = b""
     if statement.height:
         certificate = CERTIFICATE.decode(bytes.fromhex(statement.certificate))
         if certificate.height != statement.height:
             raise _bad("its certificate is of another height", node=node.name)
-        verify_certificate(certificate, validators, chain)
+        verify_certificate(certificate, rulers.at(statement.height), chain)
         decided = certificate.block_hash
-    messages = _Messages(chain, validators, statement.height + 1, node.name)
+    height = statement.height + 1
+    messages = _Messages(chain, rulers.at(height), height, node.name)
     quorum = messages.quorum(statement)
-    return Verified(node, statement, decided, quorum, messages.rounds(statement))
+    return Verified(address, node, statement, decided, quorum, messages.rounds(statement))
+
+
+def _check_masters(verified: Sequence[Verified], validators: ValidatorSet, top: int) -> None:
+    """Only masters of the height in progress state anything: nobody else could have voted there.
+
+    A certificate proves itself, whoever holds it. If only a node without a vote shows the newest
+    one, to leave its statement out would be to forget a decided block.
+    """
+    holders = [item.address for item in verified if item.statement.height == top]
+    strangers = {
+        item.address: item.node.name
+        for item in verified
+        if validators.index_of(item.address) is None
+    }
+    if all(address in strangers for address in holders):
+        raise _bad(
+            "only a node that is no master at the next height holds the newest block: start it, "
+            "let the masters fetch the block from it, and make new statements",
+            node=strangers[holders[0]],
+            height=top,
+        )
+    for name in strangers.values():
+        raise _bad(
+            "this node is no master at that height: leave its statement out",
+            node=name,
+            height=top + 1,
+        )
 
 
 class _Messages:
@@ -173,12 +218,13 @@ class _Messages:
             raise _bad("a message whose signature is wrong", node=self._name)
 
 
-def _enough_organisations(genesis: Genesis, verified: Sequence[Verified]) -> tuple[str, ...]:
+def _enough_organisations(
+    all_of_them: frozenset[str], verified: Sequence[Verified]
+) -> tuple[str, ...]:
     """The organisations that state something, if they are a quorum of those that run masters."""
-    names = [item.node.name for item in verified]
-    if len(set(names)) < len(names):
-        raise _bad("two statements of one node", nodes=", ".join(sorted(names)))
-    all_of_them = {node.organisation for node in genesis.nodes if node.role == "master"}
+    if len({item.address for item in verified}) < len(verified):
+        names = sorted(item.node.name for item in verified)
+        raise _bad("two statements of one node", nodes=", ".join(names))
     stating = sorted({item.node.organisation for item in verified})
     needed = 2 * len(all_of_them) // 3 + 1
     if len(stating) < needed:
@@ -196,9 +242,6 @@ def _check_one_chain(verified: Sequence[Verified], hash_at: Callable[[int], byte
             raise _bad("the chain has forked: two certified blocks", height=height)
         if height and own is not None and own != item.block_hash:
             raise _bad("the chain has forked: this node holds another block", height=height)
-    top = max(item.statement.height for item in verified)
-    if hash_at(top + 1) is not None:
-        raise _bad("this node holds newer blocks than any statement: make new ones", height=top)
 
 
 def _newest_lock(current: Sequence[Verified]) -> Verified | None:

@@ -51,7 +51,7 @@ _FORGERIES = (Reason.BAD_SIGNATURE, Reason.BAD_CERTIFICATE)
 # A message is merely late; so many heights back its sender should have heard of them.
 _STALE_HEIGHTS = 16
 _SLICE_MESSAGES = 32  # verifications of re-sent messages between two looks at the event loop
-_HEARD_VOTES = 4_096  # the last votes, which are not checked again when they are sent again; 1 MB
+_HEARD_VOTES = 4_096  # votes that the core has, which are not checked again; 1 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +211,20 @@ class Router:
             return
         signed = wire.signed_vote(record)
         self._verify(peer, signed)
-        if len(self._heard) >= _HEARD_VOTES:
-            self._heard.clear()
-        self._heard[record] = None
+        if self._is_kept(record):
+            if len(self._heard) >= _HEARD_VOTES:
+                self._heard.clear()
+            self._heard[record] = None
         self._driver.post(MessageReceived(signed))
+
+    def _is_kept(self, record: wire.VoteMessage) -> bool:
+        """Whether the core keeps this vote, so that it need not come again.
+
+        Of rounds beyond the next it only notes that they exist, and counts on being told again. A
+        node that skips to such a round would otherwise never see the quorum that was made there.
+        """
+        is_now = record.height == self._driver.height
+        return is_now and record.round <= self._driver.core.status.round + 1
 
     def _on_proposal(self, peer: Peer, record: wire.ProposalMessage) -> None:
         if not self._is_wanted(peer, record.height):

@@ -14,14 +14,12 @@ from consensus.messages import NO_ROUND
 from genesis.networks import read_genesis
 from ledger.block import BLOCK, block_hash
 from ledger.errors import Reason, Rejected
-from ledger.genesis import Genesis, chain_of
-from ledger.membership import ValidatorHistory
+from ledger.genesis import chain_of
 from ledger.store.blocks import BlockStore
 from ledger.store.bodies import BodyFiles
 from ledger.store.leveldb import LevelStore
 from ledger.store.results import StateStore
 from ledger.transaction import Chain
-from ledger.validators import ValidatorSet
 from node import journal
 from node.config import NodeConfig
 from node.folder_lock import locked
@@ -31,6 +29,7 @@ from node.limits import RELEASE_ROUNDS
 from node.members import Members
 from node.quarantine import open_log
 from node.release import Release, judge
+from node.rulers import Rulers
 from node.statement import Statement, make_statement
 from node.wal import LoggedRelease, Memory, Recovered, WriteAheadLog, read_log
 
@@ -42,32 +41,29 @@ LOG_FILE = "consensus.wal"
 class StoppedNode:
     """A node that does not run, with its folder locked."""
 
-    genesis: Genesis
     chain: Chain
     identity: Identity
     blocks: BlockStore
-    validators: ValidatorSet
-    """Those who rule the height after the newest block."""
+    rulers: Rulers
     log_path: Path
 
     def statement(self, now_ms: int) -> Statement:
         """What this node states of itself.
 
-        Raises: UnavailableError when the log cannot be read.
+        Raises: UnavailableError when the log cannot be read, Rejected when the state is so far
+        behind the blocks that it does not say who votes at the next height.
         """
         log = read_log(self.log_path)
-        return make_statement(self.identity, self.chain, self.validators, self.blocks, log, now_ms)
+        validators = self.rulers.at(self.blocks.height + 1)
+        return make_statement(self.identity, self.chain, validators, self.blocks, log, now_ms)
 
     def release(self, statements: Sequence[Statement], now_ms: int) -> Release:
         """Release this node by these statements; durable when this returns.
 
         Raises: Rejected when it is not in quarantine, or the statements do not suffice.
         """
-        validators = self.validators
-        me = validators.index_of(self.identity.address)
-        if me is None:
-            raise Rejected(Reason.BAD_STATEMENT, "this node does not vote", node=self._name)
-        release = judge(self.genesis, validators, me, statements, self._hash_at)
+        me = self.identity.address
+        release = judge(self.chain, self.rulers, me, statements, self._hash_at)
         log = open_log(self.log_path, self.blocks.height, now_ms)
         try:
             entry = _beyond_own_rounds(release.entry, log.recovered)
@@ -131,5 +127,4 @@ def stopped_node(config: NodeConfig, passphrase: PassphraseSource) -> Generator[
         blocks = BlockStore(store, bodies)
         members = Members(genesis, state, lambda: blocks.height + 1)
         identity = identify(config.node, key, chain.suite, members)
-        validators = ValidatorHistory(genesis, state.get).at(blocks.height + 1)
-        yield StoppedNode(genesis, chain, identity, blocks, validators, folder / LOG_FILE)
+        yield StoppedNode(chain, identity, blocks, Rulers(genesis, state), folder / LOG_FILE)

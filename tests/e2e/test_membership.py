@@ -1,4 +1,7 @@
-"""Members come and go on a running network of real processes: a fifth joins, one leaves."""
+"""Members come and go on a running network of real processes: a fifth joins, one leaves.
+
+In between two lose their memory, the fifth among them, and are released.
+"""
 
 import json
 import shutil
@@ -15,6 +18,7 @@ from rpc import console
 from rpc.client import glance
 
 from .running import CLOCK, RealNetwork, foreground, free_ports, until
+from .test_release import config, kanglian, voting
 
 
 class Governed(RealNetwork):
@@ -128,12 +132,29 @@ def leave(network):
     assert network.look("node1")["height"] < look["height"]
 
 
-def test_a_member_joins_votes_and_another_leaves(network):
+def lose_memory(network, tmp_path, *names):
+    """With everybody stopped two of five masters lose their logs; statements release them."""
+    for name in names:
+        (network.directory / name / "data" / "consensus.wal").unlink()
+    files = [tmp_path / f"{number}.json" for number in range(3)]
+    for name, file in zip(("node0", "node1", "node4"), files, strict=True):
+        kanglian("node", "statement", "--config", config(network, name), "--out", file)
+    for name in names:
+        release = ("node", "release-quarantine", "--config", config(network, name))
+        said = kanglian(*release, *files)
+        assert f"{name} votes again" in said
+        # The university states by the fifth alone, which no genesis names.
+        assert "Stated by: demo_centre, demo_hospital, demo_university" in said
+
+
+def test_a_member_joins_votes_is_released_like_any_other_and_one_leaves(network, tmp_path):
     with network:
         before = join(network)
         network.kill(*network.names)
+        lose_memory(network, tmp_path, "node3", "node4")
         network.start(*network.names)
         with foreground(network.fifth / "node.toml"):
             until(lambda: glance(network.urls["node4"]), "node4 answers again")
+            until(lambda: voting(network, "node4"), "node4 votes again")
             assert network.register(2, "node2")["block_height"] > before["height"]
             leave(network)

@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from consensus.messages import Proposal, Vote
+from consensus.messages import Proposal, Vote, VoteKind
 from ledger.block import block_hash
 from ledger.codec import encode
 from ledger.errors import PeerProtocolError
@@ -224,6 +224,35 @@ def test_garbage_ends_the_link_and_not_the_node(tmp_path, kind, payload):
         node = MemoryNode(0, LocalChain(), tmp_path / "0.wal")
         with pytest.raises(PeerProtocolError):
             await node.router.on_frames(quiet_peer(NAMES[1]), [(kind, payload)])
+
+    play(main)
+
+
+def test_a_vote_that_came_two_rounds_early_counts_when_it_comes_again(tmp_path):
+    """The core only notes such a round; a node that skips to it needs the votes themselves."""
+
+    def prevote(validator):
+        message = Vote(VoteKind.PREVOTE, Height(1), Round(2), None, -1, ValidatorIndex(validator))
+        return wire.vote_message(message, signed_by(validator, message))
+
+    async def main():
+        node = MemoryNode(0, LocalChain(), tmp_path / "0.wal")
+        peer = quiet_peer(NAMES[1])
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            await node.hear_everybody()
+            book = node.driver.core._state.votes
+            for validator in (1, 2):
+                await node.router.on_frames(peer, [(FrameKind.VOTE, encode(prevote(validator)))])
+            await until(lambda: node.driver.core.status.round == 2)
+            assert book.vote_of(1, VoteKind.PREVOTE, 2) is None
+            again = wire.Resent((), (prevote(1), prevote(2)))
+            await node.router.on_frames(peer, [(FrameKind.MESSAGES, encode(again))])
+            await until(lambda: book.vote_of(1, VoteKind.PREVOTE, 2), 5)
+            checked = peer.signatures
+            await node.router.on_frames(peer, [(FrameKind.MESSAGES, encode(again))])
+            assert peer.signatures == checked  # What the core has costs nothing.
+            nursery.cancel_scope.cancel()
 
     play(main)
 

@@ -9,13 +9,16 @@ from consensus.messages import Proposal, Vote, VoteKind
 from ledger.block import block_hash
 from ledger.codec import encode
 from ledger.errors import Reason, Rejected
-from ledger.genesis import Organisation, chain_of, genesis_validators, node_address
-from ledger.ids import Height, Round, ValidatorIndex
+from ledger.genesis import Organisation, chain_of, node_address
+from ledger.ids import Address, Height, Round, ValidatorIndex
+from ledger.store.memory import MemoryStore
+from ledger.store.results import StateStore
 from ledger.votes import Certificate, VoteType, vote_digest
 from node import wire
 from node.identity import Identity
 from node.limits import RELEASE_ROUNDS
 from node.release import judge
+from node.rulers import Rulers
 from node.statement import STATEMENT_TAG, Statement, parse_statement, statement_digest
 from node.stopped import StoppedNode
 from node.wal import EndedHeight, LoggedVote, Memory, WriteAheadLog, entries_of, read_log
@@ -37,6 +40,7 @@ OWNERS = ("a", "b", "c", "d")
 CONSORTIUM = msgspec.structs.replace(
     GENESIS,
     organisations=tuple(Organisation(name, name) for name in (*OWNERS, "z")),
+    modules=(),  # Members that cannot change: every height is that of genesis.
     nodes=tuple(
         msgspec.structs.replace(node, organisation=OWNERS[VALIDATORS.index_of(node_address(node))])
         for node in GENESIS.nodes
@@ -117,8 +121,8 @@ def locked_statement(validator, round_number=0, **changes):
 
 def verdict(*statements, me=3, own=None):
     own = own or {}
-    validators = genesis_validators(CONSORTIUM)
-    return judge(CONSORTIUM, validators, ValidatorIndex(me), statements, own.get)
+    rulers = Rulers(CONSORTIUM, StateStore(MemoryStore()))
+    return judge(THEIRS, rulers, Address(VALIDATORS.members[me].address), statements, own.get)
 
 
 def test_a_quorum_of_organisations_without_a_lock_releases_into_a_new_round():
@@ -266,6 +270,7 @@ def test_statements_with_any_fault_release_nobody(name):
         verdict(*BAD[name]())
     assert refusal.value.reason in (
         Reason.BAD_STATEMENT,
+        Reason.BAD_ADDRESS,
         Reason.BAD_CERTIFICATE,
         Reason.MALFORMED,
     )
@@ -298,7 +303,7 @@ def stopped(index, disk, folder):
     identity = Identity(node.name, node_address(node), b"", secret_of(index), SUITE)
     disk.open()
     log_path = folder / f"{index}.wal"
-    return StoppedNode(GENESIS, CHAIN, identity, disk.blocks, VALIDATORS, log_path)
+    return StoppedNode(CHAIN, identity, disk.blocks, Rulers(GENESIS, disk.state), log_path)
 
 
 def some(number):
