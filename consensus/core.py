@@ -179,8 +179,9 @@ class Core:
         may_advance = state.votes.note(message.sender, message.round)
         if may_advance and message.round > state.round + 1:
             self._advance()
+        is_return = message.sender == state.start.me and message.round > state.round
         # Bound: rounds after the next are known only by `note` above; re-sending brings them again.
-        if state.decision is not None or message.round > state.round + 1:
+        if state.decision is not None or (message.round > state.round + 1 and not is_return):
             return
         if not state.keeps(message):
             return
@@ -188,8 +189,20 @@ class Core:
             may_advance |= self._file_proposal(message, signed)
         else:
             may_advance |= self._file_vote(message, signed)
-        if may_advance:
+        if is_return:
+            self._return_to(message.round)
+        elif may_advance:
             self._advance()
+
+    def _return_to(self, round_number: Round) -> None:
+        """Enter the round of an own message whose reasons are lost: this node had been there.
+
+        In an earlier round it could now vote against what it signs for since.
+        """
+        if self._state.step is Step.IDLE:
+            self._set_status_timer()
+        start_round(self._state, round_number)
+        settle(self._state)
 
     def _advance(self) -> None:
         """Let the rules run; f + 1 voters or a proposal start an idle height first."""

@@ -61,12 +61,12 @@ def start_round(state: HeightState, round_number: Round) -> None:
     state.votes.forget_before(state.oldest_round(), kept)
     state.proposals.forget_before(state.oldest_round(), kept)
     set_timer(state, TimerKind.PROPOSE)  # L21
+    recall_votes(state)  # Who voted in the round before it was entered proposes nothing in it.
     if state.valid_value is None:
         if wants_block(state):
             state.effects.append(BuildBlock(state.height, round_number))  # L18
-    elif may_propose(state):
+    elif state.step is Step.PROPOSE and may_propose(state):
         propose(state, state.valid_value, state.valid_round)  # L16
-    recall_votes(state)
 
 
 def adopt(state: HeightState, adopted: Adopted) -> None:
@@ -141,9 +141,9 @@ def recall_votes(state: HeightState) -> None:
 def recall(state: HeightState, own: Message) -> None:
     """Treat an own signed message as a fact, whether this core remembers asking for it or not.
 
-    In normal operation this only notes that the signature came back. A node that lost the end of
-    its log learns here, from peers that pass its own votes on, that it may not vote again in that
-    step and what it is locked on.
+    In normal operation this only notes that the signature came back. A node that lost a part of its
+    log learns here, from what the log kept or from peers that pass its own votes on, that it may
+    not vote again in that step and what it is locked on.
     """
     state.unsigned.pop(slot_of(own), None)
     if isinstance(own, Proposal):

@@ -306,13 +306,16 @@ class Oracle:
             return
         status = core.status
         allowed = self.round + 1 if cause is TimerKind.PRECOMMIT else self.round
-        if status.round > max(allowed, self._reached()):
+        own = self._highest.get(self.me, -1)  # It has been there, whoever of it remembers.
+        if status.round > max(allowed, self._reached(), own):
             raise Violation(f"enters a round without a reason (L55, L65) at {status}")
         self.round = status.round
         if self.decision() is not None:
             raise Violation(f"does not decide (L49) at {status}")
         if self._reached() > status.round:
             raise Violation(f"does not follow f + 1 to their round (L55) at {status}")
+        if own > status.round:
+            raise Violation(f"does not return to the round of an own message at {status}")
         unproven = self._owed.keys() - self._accused.keys()
         if unproven:
             raise Violation(f"does not accuse (sender, round, kind): {sorted(unproven)}")

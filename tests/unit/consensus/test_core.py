@@ -23,7 +23,7 @@ from consensus.events import (
     WorkAvailable,
 )
 from consensus.height_state import PAST_ROUNDS
-from consensus.messages import Evidence, Vote, VoteKind
+from consensus.messages import Evidence, Proposal, Vote, VoteKind
 from consensus.next_height import MESSAGES_PER_KIND
 from ledger.errors import InvariantError
 from tests.unit.consensus.builders import (
@@ -472,13 +472,54 @@ def test_an_own_vote_that_peers_pass_on_is_adopted_and_not_signed_again():
     assert core.status == Status(HEIGHT, 0, Step.PRECOMMIT)
 
 
-def test_own_votes_of_the_next_round_are_adopted_when_it_starts():
+@pytest.mark.parametrize("later", [1, 5, FAR])
+def test_an_own_vote_of_a_later_round_takes_the_core_there_at_once(later):
+    """It had been there. In round 0 it could still lock what it has voted against since."""
     core = running()
-    feed(core, got(prevote(1, A, 1)))
 
-    assert feed(core, fired(PRECOMMIT)) == [timer(PROPOSE, 1), BuildBlock(HEIGHT, 1)]
-    assert core.status == Status(HEIGHT, 1, Step.PREVOTE)
-    assert feed(core, BlockBuilt(HEIGHT, 1, B)) == []
+    assert feed(core, got(prevote(1, A, later))) == [timer(PROPOSE, later)]
+    assert core.status == Status(HEIGHT, later, Step.PREVOTE)
+    assert messages_signed(drive(core, *proposed(B), *prevotes(B, 0, 2, 3))) == []
+    assert core.locked == (-1, None)
+
+
+def test_an_own_precommit_of_a_later_round_locks_the_core_there():
+    core = running()
+
+    feed(core, got(precommit(1, A, 7)))
+
+    assert (core.status, core.locked) == (Status(HEIGHT, 7, Step.PRECOMMIT), (7, A))
+
+
+def test_an_own_vote_of_a_later_round_begins_a_height_that_waits_for_work():
+    core = Core(TIMEOUTS)
+    feed(core, start(1))
+
+    assert feed(core, got(prevote(1, A, 2))) == [STATUS, timer(PROPOSE, 2)]
+    assert core.status == Status(HEIGHT, 2, Step.PREVOTE)
+
+
+def test_an_own_vote_of_the_first_round_counts_when_the_height_begins():
+    core = Core(TIMEOUTS)
+    feed(core, start(1), got(prevote(1, A)))
+
+    effects = drive(core, WorkAvailable(HEIGHT), *proposed(B))
+
+    assert messages_signed(effects) == []
+    assert core.status == Status(HEIGHT, 0, Step.PREVOTE)
+
+
+@pytest.mark.parametrize("own", [proposal(A, 1), prevote(1, A, 1)], ids=["proposal", "prevote"])
+def test_who_has_spoken_in_a_later_round_proposes_nothing_in_it(own):
+    """Node 1 leads round 1 and holds A valid, so that it would propose it again at once."""
+    core = running()
+    drive(core, *proposed(A), *prevotes(A, 0, 2, 3))
+    assert core.valid == (0, A)
+
+    effects = drive(core, got(own), BlockBuilt(HEIGHT, 1, B))
+
+    assert [one for one in messages_signed(effects) if isinstance(one, Proposal)] == []
+    assert core.status.round == 1
 
 
 def test_the_first_height_can_be_buffered_before_the_core_is_started():
