@@ -39,13 +39,8 @@ def resumed_author(recovered: Recovered, now_ms: int) -> AuthorState:
 
     The clock is what protects the numbers when the log is an old copy.
     """
-    state = AuthorState(now_ms)
-    if recovered.ended is not None:
-        state = AuthorState(recovered.ended.own_sequence, BatchDigest(recovered.ended.own_previous))
-    for entry in recovered.entries:
-        if isinstance(entry, LoggedBatch) and entry.own_sequence >= 0:
-            state = AuthorState(entry.own_sequence + 1, BatchDigest(entry.digest))
-    return AuthorState(max(state.sequence, now_ms), state.previous)
+    sequence, previous = recovered.own_batches()
+    return AuthorState(max(sequence, now_ms), BatchDigest(previous))
 
 
 class BatchMaker:

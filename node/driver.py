@@ -85,6 +85,8 @@ class ConsensusDriver:
         self._address = address
         self._gate = gate_of(address, log.recovered)
         self._signer = Signer(parts.writer.chain, parts.sign)
+        if log.recovered.is_mended:
+            journal.forget_forged(log.recovered, parts.writer, address)
         for own in journal.own_messages(log.recovered.entries):
             self._signer.remember(own)
         self._sentinel = Sentinel(

@@ -24,12 +24,14 @@ from consensus.messages import Signed, Vote
 from ledger.batch import parse_batch
 from ledger.codec import encode
 from ledger.errors import Rejected, invariant
-from ledger.ids import BlockHash, Height, Round, ValidatorIndex
+from ledger.ids import Address, BlockHash, Height, Round, ValidatorIndex
+from ledger.membership import EFFECTIVE_AFTER
 from ledger.store.port import Place
 from ledger.transaction import Chain
 from node import wire
 from node.batches import BatchPool
 from node.candidates import Candidates
+from node.chain_writer import ChainWriter
 from node.wal import (
     EndedHeight,
     Entry,
@@ -41,6 +43,8 @@ from node.wal import (
     LoggedTimer,
     LoggedVote,
     LoggedWork,
+    LogMended,
+    Recovered,
     WriteAheadLog,
 )
 from p2p.frames import FrameKind
@@ -104,6 +108,29 @@ def own_messages(entries: Iterable[Entry]) -> Iterator[Signed]:
             yield wire.signed_proposal(wire.PROPOSAL.decode(entry.message))
 
 
+def forget_forged(recovered: Recovered, writer: ChainWriter, address: Address) -> None:
+    """Drop the own messages of a mended log that this node's key did not sign.
+
+    Bytes that a peer made up lie in the log as well, within records; damage can uncover them.
+    """
+    recovered.entries[:] = [
+        entry
+        for entry in recovered.entries
+        if all(_is_signed_by(address, own, writer) for own in own_messages([entry]))
+    ]
+
+
+def _is_signed_by(address: Address, signed: Signed, writer: ChainWriter) -> bool:
+    message = signed.message
+    if message.height > writer.tip.height + EFFECTIVE_AFTER:
+        return True  # `ChainWriter.recover` refuses such a log
+    members = writer.validators_at(message.height).members
+    if message.sender >= len(members) or members[message.sender].address != address:
+        return False
+    digest = wire.digest_of(message, writer.chain)
+    return writer.chain.suite.verify(members[message.sender].key, digest, signed.signature)
+
+
 def released(release: LoggedRelease, candidates: Candidates, now_ms: int) -> list[Signed]:
     """The messages that justify the lock of a release."""
     votes = [wire.signed_vote(wire.VOTE.decode(item)) for item in release.prevotes]
@@ -164,7 +191,7 @@ def replay(
                 )
             case LoggedBatch(digest, place):
                 _restore(pool, digest, place, chain, now_ms)
-            case EndedHeight() | LoggedRelease():
+            case EndedHeight() | LoggedRelease() | LogMended():
                 invariant(condition=False, message="the log is read from its last ended height")
         if event is not None and not _lacks_bodies(event, candidates):
             accusations += [item for item in core.step(event) if isinstance(item, Accuse)]

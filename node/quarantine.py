@@ -154,6 +154,8 @@ def open_log(
         _log.error("log_damaged", file=str(set_aside(path, disk)), detail=str(error))
         log = WriteAheadLog(path, disk)
         is_lost = True
+    if log.recovered.is_mended:
+        _log.warning("log_mended", file=str(path), entries=len(log.recovered.entries))
     if log.is_blank:
         is_lost = is_lost or bool(log.recovered.entries)
         memory = Memory.LOST if is_lost else Memory.NEW

@@ -31,7 +31,7 @@ from node.executor import DecidedBlock, Executor
 from node.limits import QUARANTINE_HEIGHTS, WATCHED_HEIGHTS
 from node.scrub import Scrub
 from node.stages import StageClock
-from node.wal import EndedHeight, LogDamagedError, LoggedBatch, WriteAheadLog
+from node.wal import EndedHeight, LogDamagedError, WriteAheadLog
 
 _FRESH = "state.rebuilding"
 _LOG = "consensus.wal"
@@ -177,10 +177,7 @@ def _begin_quarantine(path: Path) -> int:
         return 0
     try:
         ended = log.recovered.ended or EndedHeight(0, 0, GENESIS_BATCH)
-        sequence, previous = ended.own_sequence, ended.own_previous
-        for entry in log.recovered.entries:
-            if isinstance(entry, LoggedBatch) and entry.own_sequence >= sequence:
-                sequence, previous = entry.own_sequence + 1, entry.digest
+        sequence, previous = log.recovered.own_batches()
         # As in `node/quarantine.py`: own signatures up to QUARANTINE_HEIGHTS above are of the past.
         may_have_signed = ended.height + QUARANTINE_HEIGHTS
         voting_from = max(ended.voting_from, may_have_signed + WATCHED_HEIGHTS + 1)

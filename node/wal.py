@@ -3,182 +3,66 @@
 Every input of the core is appended before it is applied; a message of our own is appended with its
 signature and synced before it is sent. After a crash the inputs since the last ended height are
 replayed through the same core.
-A record is `length (4) || durable (8) || CRC-32 (4) || canonical entry`. `durable` is how much of
-the log was on the disk for certain when the record was made, and the checksum covers the record's
-own place as well. So damage can be told from what a crash leaves: a tail that nobody counted on is
-torn and cut off, in whatever order the disk wrote its parts; but where a later record says that
-the damaged place had been durable, or where a length is none that a crash can leave, history is
-lost: the log refuses, and the node must not vote where it may have voted (quarantine).
+Each record says how much of the log was durable when it was made (`node/log_records.py`). So damage
+can be told from what a crash leaves: a tail that nobody counted on is torn and cut off, in whatever
+order the disk wrote its parts; but where a later record says that the damaged place had been
+durable, or where a length is none that a crash can leave, history is lost: the log refuses, and
+the node must not vote where it may have voted (quarantine).
+What binds this node and stands intact behind a torn end is kept: a flipped bit may have hit an
+input that was synced together with our vote behind it, and that vote has left (decision 0031).
 Room is reserved ahead, so that the last vote can be written when the disk is full.
-Source: architecture section 5; research consensus-reliability sections 1.5 and 6.3; decision 0022.
+Source: architecture section 5; research consensus-reliability sections 1.5 and 6.3; decisions 0022
+and 0031.
 """
 
 import errno
-import re
-import struct
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import IntEnum, unique
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, cast
 
-from msgspec import Meta
-
-from ledger.codec import Record, Schema, encode
-from ledger.errors import KanglianError, Rejected, UnavailableError
+from ledger.codec import encode
+from ledger.errors import UnavailableError
 from ledger.store.disk import OPERATING_SYSTEM_DISK, Disk, File
-from ledger.store.port import Place
-from node.limits import (
-    LOG_BUFFER_BYTES,
-    LOG_RECORD_BYTES,
-    LOG_RESERVE_BYTES,
-    LOG_ROTATE_BYTES,
+from node.limits import LOG_BUFFER_BYTES, LOG_RESERVE_BYTES, LOG_ROTATE_BYTES
+from node.log_entries import (
+    EndedHeight,
+    Entry,
+    LogDamagedError,
+    LoggedBatch,
+    LoggedBuilt,
+    LoggedChecked,
+    LoggedProposal,
+    LoggedRelease,
+    LoggedTimer,
+    LoggedVote,
+    LoggedWork,
+    LogMended,
+    Memory,
+    Recovered,
+    entries_of,
+    read,
 )
+from node.log_records import HEAD_BYTES, make_record
 
-_HEAD = struct.Struct(">IQI")
-_CHECKED = struct.Struct(">QIQ")
-# A head begins with a length below LOG_RECORD_BYTES: where to look for one behind damage.
-_MAYBE_HEAD = re.compile(rb"\x00[\x00-\x02]")
-
-
-@unique
-class Memory(IntEnum):
-    """What a log knows of what this node signed. Unless COMPLETE, peers must be heard first."""
-
-    COMPLETE = 0
-    """Everything at or above `voting_from`."""
-    NEW = 1
-    """Nothing, and so had the data folder: a new node, or one that lost all it had."""
-    LOST = 2
-    """Nothing, but this node has been here before."""
-
-
-class EndedHeight(Record, frozen=True, tag=0):
-    """The block of this height is durable; `own_*` tell where this node's own batches stand.
-
-    `voting_from` is the height from which this node may vote: a quarantine outlives a restart.
-    Every log begins with one, so that a log which lost its beginning is never taken for a new one.
-    """
-
-    height: int
-    own_sequence: int
-    own_previous: bytes
-    voting_from: int = 0
-    memory: Memory = Memory.COMPLETE
-
-
-class LoggedVote(Record, frozen=True, tag=1):
-    """A verified vote; `own` when this node signed it."""
-
-    message: bytes
-    own: bool
-
-
-class LoggedProposal(Record, frozen=True, tag=2):
-    """A verified proposal with its block; `own` when this node signed it."""
-
-    message: bytes
-    own: bool
-
-
-class LoggedTimer(Record, frozen=True, tag=3):
-    """A timer that fired."""
-
-    height: int
-    round: int
-    kind: int
-
-
-class LoggedWork(Record, frozen=True, tag=4):
-    """There was something to propose."""
-
-    height: int
-
-
-class LoggedBuilt(Record, frozen=True, tag=5):
-    """A block this node built."""
-
-    height: int
-    round: int
-    value: bytes
-    block: bytes
-
-
-class LoggedChecked(Record, frozen=True, tag=6):
-    """The verdict on a proposed block."""
-
-    height: int
-    round: int
-    value: bytes
-    verdict: int
-
-
-class LoggedBatch(Record, frozen=True, tag=7):
-    """Where a batch lies that a block in progress orders, or one of our own (own_sequence >= 0)."""
-
-    digest: bytes
-    place: Place
-    own_sequence: int
-
-
-class LoggedRelease(Record, frozen=True, tag=8):
-    """The operators released this node from quarantine at one height; see `node/release.py`.
-
-    It votes there only after round `after_round`, locked on `locked_value` unless that is nil. The
-    proposal and prevotes that justify the lock are signed wire messages.
-    """
-
-    height: int
-    after_round: int
-    locked_round: int
-    locked_value: bytes | None
-    proposal: bytes
-    prevotes: Annotated[tuple[bytes, ...], Meta(max_length=256)]
-
-
-Entry = (
-    EndedHeight
-    | LoggedVote
-    | LoggedProposal
-    | LoggedTimer
-    | LoggedWork
-    | LoggedBuilt
-    | LoggedChecked
-    | LoggedBatch
-    | LoggedRelease
-)
-# A union is a type to msgspec, if not to the type checker.
-_ENTRY: Schema[Entry] = Schema(cast("type[Entry]", Entry), max_bytes=LOG_RECORD_BYTES)
-
-
-class LogDamagedError(KanglianError):
-    """History is missing from the write-ahead log; the node must go into quarantine."""
-
-
-@dataclass(slots=True)
-class Recovered:
-    """What a log remembers: the last ended height and every entry after it.
-
-    `release` is kept until its height has ended; it is not among `entries`.
-    """
-
-    ended: EndedHeight | None = None
-    entries: list[Entry] = field(default_factory=list[Entry])
-    release: LoggedRelease | None = None
-
-    def take(self, entry: Entry) -> None:
-        """Add the next entry of the log."""
-        match entry:
-            case EndedHeight(height):
-                self.ended = entry
-                self.entries = []
-                if self.release is not None and self.release.height <= height:
-                    self.release = None
-            case LoggedRelease():
-                self.release = entry
-            case _:
-                self.entries.append(entry)
+__all__ = [
+    "EndedHeight",
+    "Entry",
+    "LogDamagedError",
+    "LogMended",
+    "LoggedBatch",
+    "LoggedBuilt",
+    "LoggedChecked",
+    "LoggedProposal",
+    "LoggedRelease",
+    "LoggedTimer",
+    "LoggedVote",
+    "LoggedWork",
+    "Memory",
+    "Recovered",
+    "WriteAheadLog",
+    "entries_of",
+    "read_log",
+    "set_aside",
+]
 
 
 class WriteAheadLog:
@@ -210,23 +94,23 @@ class WriteAheadLog:
         self._has_ended = False
 
     def _open(self, file: File) -> None:
-        """Read what is there, cut off a torn tail, make sure of the rest."""
+        """Read what is there, cut off or mend a torn end, make sure of the rest."""
         length = file.size()
-        data = file.read(length, 0)
-        intact = 0
-        for behind, entry in entries_of(data):
-            intact = behind
-            self.recovered.take(entry)
-        if _is_history_lost(data, intact):
+        found = read(file.read(length, 0))
+        self.recovered = found.recovered
+        if found.loss:
             raise LogDamagedError(
-                f"{self.path} is damaged at byte {intact}, where it was written for certain; "
+                f"{self.path} is damaged at byte {found.intact}, {found.loss}; "
                 "the node will not vote until it is safely past what it may have signed"
             )
-        if intact < length:
-            file.truncate(intact)
+        if found.has_kept:
+            self._begin_anew(self.recovered.all_entries())
+            return
+        if found.intact < length:
+            file.truncate(found.intact)
         file.sync()
         self._disk.sync_folder(self.path.parent)
-        self._size = self._durable = self._reserved = intact
+        self._size = self._durable = self._reserved = found.intact
         self._reserve()
 
     @property
@@ -244,8 +128,8 @@ class WriteAheadLog:
         """Add an entry to the next `sync`."""
         payload = encode(entry)
         place = self._size + self._buffered_bytes
-        self._buffer.append(_record(payload, place, self._durable))
-        self._buffered_bytes += _HEAD.size + len(payload)
+        self._buffer.append(make_record(payload, place, self._durable))
+        self._buffered_bytes += HEAD_BYTES + len(payload)
 
     def sync(self) -> None:
         """Make everything appended durable. A failure is final: the disk may have lost pages.
@@ -331,25 +215,33 @@ class WriteAheadLog:
 
     def _rotate(self, ended: EndedHeight) -> None:
         """Begin again with the ended height, and a release that is still to come."""
-        release = self.recovered.release
-        kept: list[Entry] = [ended]
-        if release is not None and release.height > ended.height:
-            kept.append(release)
-        data = b""
-        for entry in kept:
-            data += _record(encode(entry), len(data), 0)
-        fresh = self.path.with_suffix(".new")
+        kept = Recovered(ended, release=self.recovered.release)
+        kept.take(ended)
         try:
-            file = self._disk.create(fresh)
-            file.write(data, 0)
-            file.sync()
-            self.close()
-            self._file = file
-            self._disk.replace(fresh, self.path)
-            self._disk.sync_folder(self.path.parent)
+            self._begin_anew(kept.all_entries())
         except OSError as error:
             raise self._failed(error) from error
-        self._size = self._durable = self._reserved = len(data)
+
+    def _begin_anew(self, entries: Sequence[Entry]) -> None:
+        """Give the name to another log, which holds these entries.
+
+        It has the name only once it is synced, so every record of it may say that those before it
+        are durable. Raises: OSError.
+        """
+        records: list[bytes] = []
+        size = 0
+        for entry in entries:
+            records.append(make_record(encode(entry), size, size))
+            size += len(records[-1])
+        fresh = self.path.with_suffix(".new")
+        file = self._disk.create(fresh)
+        file.write(b"".join(records), 0)
+        file.sync()
+        self.close()
+        self._file = file
+        self._disk.replace(fresh, self.path)
+        self._disk.sync_folder(self.path.parent)
+        self._size = self._durable = self._reserved = size
         self._reserve()
 
     def _forget_rotation(self) -> None:
@@ -362,21 +254,18 @@ class WriteAheadLog:
 def read_log(path: Path, disk: Disk = OPERATING_SYSTEM_DISK) -> tuple[Recovered, bool]:
     """What can be read of a stopped node's log, and whether that is all there was.
 
-    Changes nothing. Raises: UnavailableError.
+    Changes nothing, and answers what the node would find. Raises: UnavailableError.
     """
-    recovered, intact = Recovered(), 0
     if not disk.exists(path):
-        return recovered, False
+        return Recovered(), False
     try:
         file = disk.open(path, writing=False)
         data = file.read(file.size(), 0)
         file.close()
     except OSError as error:
         raise UnavailableError(f"cannot read the log {path}: {error}") from error
-    for behind, entry in entries_of(data):
-        intact = behind
-        recovered.take(entry)
-    return recovered, recovered.ended is not None and not _is_history_lost(data, intact)
+    found = read(data)
+    return found.recovered, found.recovered.ended is not None and not found.loss
 
 
 def set_aside(path: Path, disk: Disk = OPERATING_SYSTEM_DISK) -> Path:
@@ -387,53 +276,3 @@ def set_aside(path: Path, disk: Disk = OPERATING_SYSTEM_DISK) -> Path:
     disk.replace(path, aside)
     disk.sync_folder(path.parent)
     return aside
-
-
-def entries_of(data: bytes) -> Iterator[tuple[int, Entry]]:
-    """Intact entries from the start of a log, each with the offset behind it."""
-    offset = 0
-    while (found := _record_at(data, offset)) is not None:
-        offset, _, payload = found
-        try:
-            entry = _ENTRY.decode(payload)
-        except Rejected:
-            return
-        yield offset, entry
-
-
-def _record(payload: bytes, place: int, durable: int) -> bytes:
-    checked = zlib.crc32(payload, zlib.crc32(_CHECKED.pack(place, len(payload), durable)))
-    return _HEAD.pack(len(payload), durable, checked) + payload
-
-
-def _record_at(data: bytes, offset: int) -> tuple[int, int, bytes] | None:
-    """(offset behind it, what was durable when it was made, payload) of the record at `offset`."""
-    if offset + _HEAD.size > len(data):
-        return None
-    length, durable, checksum = _HEAD.unpack_from(data, offset)
-    start = offset + _HEAD.size
-    if not 0 < length <= LOG_RECORD_BYTES or start + length > len(data) or durable > offset:
-        return None
-    payload = data[start : start + length]
-    if zlib.crc32(payload, zlib.crc32(_CHECKED.pack(offset, length, durable))) != checksum:
-        return None
-    return start + length, durable, payload
-
-
-def _is_history_lost(data: bytes, damaged: int) -> bool:
-    """Whether what begins at `damaged` cannot be what a crash leaves of unsynced records."""
-    end = len(data.rstrip(b"\0"))
-    if damaged >= end:
-        return False  # room that was reserved and never written
-    # Parts of a head that did not reach the disk read as zeros: its length can only seem smaller.
-    if int.from_bytes(data[damaged : damaged + 4], "big") > LOG_RECORD_BYTES:
-        return True
-    later = (_record_at(data, offset) for offset in _maybe_heads(data, damaged + 1, end))
-    return any(record is not None and record[1] > damaged for record in later)
-
-
-def _maybe_heads(data: bytes, start: int, end: int) -> Iterator[int]:
-    """Places where a record may begin; they may overlap."""
-    while (match := _MAYBE_HEAD.search(data, start, end)) is not None:
-        start = match.start() + 1
-        yield match.start()

@@ -259,6 +259,7 @@ async def check_replay(life, node, image):
     if (
         known is not None
         and recovered.entries
+        and not recovered.is_mended
         and not lost_bodies(node)
         and view(driver.core) != known
     ):

@@ -9,12 +9,13 @@ from typing import Any
 from consensus.events import TimerFired
 from ledger.block import HEADER, block_hash
 from ledger.store.blocks import StoredBlock
-from node import journal, wal
+from node import journal, log_entries, log_records, wal
 from node.batch_maker import BatchMaker
 from node.batches import BatchPool
 from node.chain_writer import ChainWriter
 from node.driver import ConsensusDriver
 from node.executor import DecidedBlock
+from node.log_entries import Recovered
 from node.wal import WriteAheadLog
 from tests.crash.disk import OpenFile, RecordingDisk
 from tests.crash.machine import FOLDER, LOG
@@ -187,11 +188,27 @@ def _replay_without_own(replay):
 
 
 def checksums_are_not_checked(patch):
-    patch.setattr(wal.zlib, "crc32", lambda _data, _start=0: 0)
+    patch.setattr(log_records.zlib, "crc32", lambda _data, _start=0: 0)
 
 
 def a_replayed_check_is_trusted_without_its_bodies(patch):
     patch.setattr(journal, "_lacks_bodies", lambda _event, _candidates: False)
+
+
+def what_stands_behind_a_torn_end_is_forgotten(patch):
+    patch.setattr(Recovered, "keep", lambda _recovered, _later: False)
+
+
+def a_torn_end_is_cut_off_before_what_is_kept_is_durable(patch):
+    begin = WriteAheadLog._begin_anew
+
+    def cut_first(log, entries):
+        file = log._file
+        file.truncate(log_entries.read(file.read(file.size(), 0)).intact)
+        file.sync()
+        begin(log, entries)
+
+    patch.setattr(WriteAheadLog, "_begin_anew", cut_first)
 
 
 ALL: tuple[Plant, ...] = (
@@ -212,4 +229,6 @@ ALL: tuple[Plant, ...] = (
     the_signer_forgets_what_the_log_brings_back,
     checksums_are_not_checked,
     a_replayed_check_is_trusted_without_its_bodies,
+    what_stands_behind_a_torn_end_is_forgotten,
+    a_torn_end_is_cut_off_before_what_is_kept_is_durable,
 )

@@ -1,5 +1,7 @@
 """Crash a node after every operation of its disk, in every way, and see what it remembers.
 
+A bit also flips in each record that was synced with a message that left.
+
 `python -m tests.crash.run --seeds N [--first S]` ends with one line of figures; its exit code is 1
 if any promise was broken.
 """
@@ -10,14 +12,17 @@ import tempfile
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import structlog
 
 from ledger.store import bodies
 from node import wal
+from node.log_entries import ENTRY, is_own
+from node.log_records import HEAD_BYTES, record_at
 from tests.crash.disk import DATA, History, Image, Wreck
-from tests.crash.machine import Broken, Life, record_life, survive
+from tests.crash.machine import LOG, Broken, Life, record_life, survive
 
 AGAIN_EVERY = 12
 """Every so many images the recovery itself is crashed as well, after each of its operations."""
@@ -61,11 +66,46 @@ def images_of(history: History) -> Iterator[tuple[str, Image]]:
                     yield f"after {index} {operation[:2]}: {how}", image
 
 
+def flips_of(history: History) -> Iterator[tuple[str, Image]]:
+    """What is certain after each message that left, with a bit flipped in what was synced with it.
+
+    No later record says of those that they were durable, so they look like the end that a crash
+    tears; but the message behind them stands, and has left.
+    """
+    wreck, seen = Wreck(), b""
+    for index, operation in enumerate(history.operations):
+        wreck.follow(operation)
+        image = wreck.image("nothing", names=False) if operation[0] == "sent" else None
+        data = b"" if image is None else image.files.get(LOG, b"")
+        if image is None or data == seen:
+            continue
+        seen = data
+        for offset in unvouched(data):
+            damaged = bytearray(data)
+            damaged[offset + HEAD_BYTES] ^= 0x01
+            files = {**image.files, LOG: bytes(damaged)}
+            yield f"after {index}, a bit flips at {offset}", replace(image, files=files)
+
+
+def unvouched(data: bytes) -> list[int]:
+    """The records that were synced with an own entry at the end of a log, and stand before it."""
+    found, offset = [], 0
+    while (record := record_at(data, offset)) is not None:
+        found.append((offset, record))
+        offset = record.behind
+    if not found or not is_own(ENTRY.decode(found[-1][1].payload)):
+        return []
+    return [offset for offset, _ in found[:-1] if offset >= found[-1][1].durable]
+
+
 def crash_everywhere(life: Life, figures: Figures) -> Iterator[None]:
-    """Try every image of a life, and of some recoveries; adds to `figures`, yields after each."""
+    """Try every image of a life, flipped bits too, and of some recoveries; yields after each.
+
+    Adds to `figures`.
+    """
     figures.lives += 1
     figures.operations += len(life.history.operations)
-    for place, image in images_of(life.history):
+    for place, image in chain(images_of(life.history), flips_of(life.history)):
         recovery = attempt(life, image, place, figures)
         yield
         if recovery is None or figures.images % AGAIN_EVERY:

@@ -27,7 +27,8 @@ from ledger.proof import parse_proof, verify_registration
 from ledger.receipts import RECEIPT
 from ledger.transaction import SignedTransaction, operation_ids, parse_transaction
 from ledger.votes import CERTIFICATE
-from node import wal, wire
+from node import log_entries, wal, wire
+from node.log_records import make_record
 from p2p.frames import LINK_LIMITS, FrameKind, FrameReader, encode_frame
 from p2p.hello import Handshake, LinkFacts
 from rpc import fhir
@@ -164,15 +165,14 @@ def _log_file(data: bytes) -> bytes:
         payload = encode(entry)
         assert data[end - len(payload) : end] == payload
         behind = end
-    if behind < len(data):
-        wal._is_history_lost(data, behind)
+    assert log_entries.read(data).intact == behind
     return data
 
 
 def _log_of(entries: list[wal.Entry]) -> bytes:
     data = b""
     for entry in entries:
-        data += wal._record(encode(entry), len(data), 0)
+        data += make_record(encode(entry), len(data), 0)
     return data
 
 
@@ -308,7 +308,9 @@ TARGETS = (
     Target("frames", _frames, FRAMES, PEER, weight=8),
     Target("hello", _hello, [OPENING], PEER),
     Target("hello proof", _hello_proof, [PROOF], PEER, weight=1),
-    Target("log record", _schema(wal._ENTRY), [encode(entry) for entry in ENTRIES], weight=8),
+    Target(
+        "log record", _schema(log_entries.ENTRY), [encode(entry) for entry in ENTRIES], weight=8
+    ),
     Target("log file", _log_file, [_log_of(ENTRIES), _log_of(ENTRIES[:1])]),
     Target("script", lambda data: parse_script(data) and None, [BOARD.script, HOSPITAL.script]),
     Target("address", _address, [HOSPITAL.text.encode()]),

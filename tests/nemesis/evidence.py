@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from node import wire
-from node.wal import _ENTRY, LoggedBatch, LoggedProposal, LoggedVote, _record_at
+from node.log_entries import ENTRY, LoggedBatch, LoggedProposal, LoggedVote
+from node.log_records import record_at
 
 from .cluster import Node, Violation
 
@@ -32,9 +33,9 @@ class _Tail:
             return
         # A record is bound to its place, so the log is read as a whole.
         with mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ) as data:
-            while (found := _record_at(data, self.offset)) is not None:
+            while (found := record_at(data, self.offset)) is not None:
                 self.offset, _, payload = found
-                yield _ENTRY.decode(payload)
+                yield ENTRY.decode(payload)
 
 
 @dataclass
