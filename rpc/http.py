@@ -271,8 +271,8 @@ class _Connection:
             self._account()
             if reader.phase is Phase.BODY:
                 # Large bodies take turns, so that many uploads do not come before consensus.
-                async with self._server.reading:
-                    await trio.lowlevel.checkpoint()
+                await self._server.reading.acquire()
+                self._server.reading.release()
             while reader.requests:
                 if not await self._answer(reader.requests[0]):
                     return None

@@ -233,9 +233,12 @@ def json_steps(text: bytes) -> Generator[None, None, object]:
     yield
     if fault:
         _parse_error(_fault(text), fault)
-    members = _member_count(value)
-    yield
-    _refuse_duplicates(text, members)
+    # Each member has a colon and decoding drops repeated members, so: members left <= colons
+    # outside strings <= all colons. If all colons are no more than the members, nothing was
+    # dropped. Only a text with a colon inside a string may have more.
+    if _holds_more(text, b":", _member_count(value)):
+        yield
+        _refuse_duplicates(text)
     yield
     return value
 
@@ -293,15 +296,8 @@ def _member_count(value: object) -> int:
     return members
 
 
-def _refuse_duplicates(text: bytes, members: int) -> None:
-    """Refuse a text in which an object names a key twice; `members` were left after decoding.
-
-    Each member has a colon and decoding drops repeated members, so: members <= colons outside
-    strings <= all colons. If all colons are no more than the members, nothing was dropped. Only a
-    text with a colon inside a string needs the slow and exact look.
-    """
-    if not _holds_more(text, b":", members):
-        return
+def _refuse_duplicates(text: bytes) -> None:
+    """Refuse a text in which an object names a key twice: the slow and exact look."""
     try:
         json.loads(text, object_pairs_hook=_unique, parse_int=_unread, parse_float=_unread)
     except RecursionError:
