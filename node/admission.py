@@ -6,6 +6,7 @@ loop, never in a thread (the interpreter lock would starve it).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import trio
@@ -33,6 +34,17 @@ from node.steps import in_steps
 Item = TypeVar("Item", bound=Transaction | TransactionId | Rejected)
 Answer = Transaction | TransactionId | Rejected
 """A transaction on its way in, the id of one that is known already, or a refusal."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What a slice is judged by: nothing of it changes while the slice is checked."""
+
+    now_ms: int
+    """Of the clock, which does not count where the chain is ahead of it."""
+    chain_ms: int
+    height: int
+    backlog: Rejected | None
 
 
 def _never_behind() -> None:
@@ -86,21 +98,24 @@ class Admission:
             self._check_backlog()
         except Rejected as refusal:
             backlog = refusal
-        return [self._check(wire, backlog) for wire in wires]
+        tip = self._executor.state_tip
+        now_ms = max(self._clock.now_ms(), tip.time)
+        moment = _Moment(now_ms, tip.time, tip.height, backlog)
+        return [self._check(wire, moment) for wire in wires]
 
-    def _check(self, wire: bytes, backlog: Rejected | None) -> Answer:
+    def _check(self, wire: bytes, moment: _Moment) -> Answer:
         """All rules but room and signature; the id alone when the transaction is known already."""
         try:
             transaction = parse_transaction(wire, self._chain, defers_operations=True)
             body = transaction.body
-            if self._is_known(transaction):
+            if self._is_known(transaction, moment):
                 return transaction.id
-            if backlog is not None:
-                return backlog
-            self._check_time(body.valid_until)
+            if moment.backlog is not None:
+                return moment.backlog
+            _check_time(body.valid_until, moment.now_ms)
             if not self._executor.engine.has_namespace(body.module, body.level):
                 raise Rejected(Reason.UNKNOWN_NAMESPACE, module=body.module, level=body.level)
-            self._check_account(transaction)
+            self._check_account(transaction, moment)
         except Rejected as refusal:
             return refusal
         return transaction
@@ -119,7 +134,7 @@ class Admission:
         with self._stages.measure(Stage.ADMISSION):
             claimed = self._claim(group, client)
         with self._stages.measure(Stage.SIGNATURE):
-            verified = [self._verify(item) for item in claimed]
+            verified = self._verify(claimed)
         answers: list[TransactionId | Exception] = []
         failed = 0
         with self._stages.measure(Stage.ADMISSION):
@@ -137,53 +152,51 @@ class Admission:
         return answers
 
     def _claim(self, group: Sequence[Answer], client: str) -> list[Answer]:
+        try:
+            self._failures.check(client)
+        except Rejected as refusal:
+            return [refusal if isinstance(item, Transaction) else item for item in group]
         claimed = list(group)
         claim = self._mempool.claim
         for index, item in enumerate(group):
             if isinstance(item, Transaction):
                 try:
-                    self._failures.check(client)
                     claim(item)
                 except Rejected as refusal:
                     claimed[index] = refusal
         return claimed
 
-    def _is_known(self, transaction: Transaction) -> bool:
+    def _is_known(self, transaction: Transaction, moment: _Moment) -> bool:
         """Whether the id waits here or was executed; a late resend of an expired one counts too."""
         valid_until = transaction.body.valid_until
         if transaction.id in self._mempool:
             return True
         if self._executor.window.seen(transaction.id, valid_until):
             return True
-        is_expired = valid_until < self._executor.state_tip.time
+        is_expired = valid_until < moment.chain_ms
         return is_expired and self._executor.state.locate(transaction.id) is not None
 
-    def _check_time(self, valid_until: int) -> None:
-        now = max(self._clock.now_ms(), self._executor.state_tip.time)
-        if valid_until < now:
-            raise Rejected(Reason.EXPIRED, valid_until=valid_until, now=now)
-        if valid_until > now + protocol.REPLAY_WINDOW_MS:
-            raise Rejected(Reason.VALID_TOO_FAR, valid_until=valid_until, now=now)
-
-    def _check_account(self, transaction: Transaction) -> None:
+    def _check_account(self, transaction: Transaction, moment: _Moment) -> None:
         body = transaction.body
         engine, state = self._executor.engine, self._executor.state
         account = engine.account(state, body.account)
         if account is None:
-            account = engine.reporter(state, body, self._executor.state_tip.height + 1)
+            account = engine.reporter(state, body, moment.height + 1)
         if account is None:
             raise Rejected(Reason.UNKNOWN_ACCOUNT, account=body.account.hex())
         if account.script != (body.signer or body.account):
             raise Rejected(Reason.SIGNER_NOT_CURRENT, account=body.account.hex())
 
-    def _verify(self, item: Answer) -> Answer:
-        if not isinstance(item, Transaction):
-            return item
-        try:
-            self._verify_slice((item,))
-        except Rejected as refusal:
-            return refusal
-        return item
+    def _verify(self, group: Sequence[Answer]) -> list[Answer]:
+        """The same with a refusal in place of each whose signatures do not hold."""
+        verified = list(group)
+        for index, item in enumerate(group):
+            if isinstance(item, Transaction):
+                try:
+                    self._verify_slice((item,))
+                except Rejected as refusal:
+                    verified[index] = refusal
+        return verified
 
     def _verify_slice(self, transactions: Sequence[Transaction]) -> None:
         """Check signatures that were not checked before, once.
@@ -226,6 +239,13 @@ class Admission:
         key = validators.members[index].key
         if not self._chain.suite.verify(key, batch.digest, batch.signature):
             raise Rejected(Reason.BAD_BATCH, "signature of the author")
+
+
+def _check_time(valid_until: int, now_ms: int) -> None:
+    if valid_until < now_ms:
+        raise Rejected(Reason.EXPIRED, valid_until=valid_until, now=now_ms)
+    if valid_until > now_ms + protocol.REPLAY_WINDOW_MS:
+        raise Rejected(Reason.VALID_TOO_FAR, valid_until=valid_until, now=now_ms)
 
 
 def _by_signatures(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

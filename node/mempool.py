@@ -9,7 +9,7 @@ Source: docs/decisions/0027-admission.md; research consensus-reliability section
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from contracts.interface import SYSTEM_MODULE
 from ledger.batch import namespace_order
@@ -142,11 +142,12 @@ class Mempool:
             queue.popleft()
         return taken
 
-    def remove(self, transaction_id: TransactionId) -> None:
-        """Forget an executed transaction, if it was admitted here."""
-        transaction = self._known.pop(transaction_id, None)
-        if transaction is not None:
-            self.release(transaction)
+    def remove(self, transactions: Iterable[Transaction]) -> None:
+        """Forget executed transactions, of which only some were admitted here."""
+        known = self._known
+        for executed in transactions:
+            if executed.id in known:
+                self.release(known.pop(executed.id))
 
     def expire(self, chain_time_ms: int) -> Iterator[int]:
         """Forget what no later block can execute; after each slice, how many that were.
@@ -157,12 +158,11 @@ class Mempool:
         known = list(self._known.values())
         for start in range(0, len(known), limits.SLICE_EXPIRY):
             expired = [
-                transaction.id
+                transaction
                 for transaction in known[start : start + limits.SLICE_EXPIRY]
                 if transaction.body.valid_until < chain_time_ms and transaction.id in self._known
             ]
-            for transaction_id in expired:
-                self.remove(transaction_id)
+            self.remove(expired)
             yield len(expired)
 
 

@@ -287,8 +287,7 @@ class RunningNode:
         count = 0
         for batch in block.batches:
             count += len(batch.transactions)
-            for transaction in batch.transactions:
-                self._mempool.remove(transaction.id)
+            self._mempool.remove(batch.transactions)
         self._pool.remove([batch.digest for batch in block.batches])
         self.metrics.height.set(block.header.height)
         self.metrics.transactions.inc(count)

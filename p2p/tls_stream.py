@@ -86,13 +86,12 @@ class TlsStream(trio.abc.Stream):
         if self._failure is not None:
             raise self._failure
         parts: list[bytes] = []
-        while wanted > 0:
+        # Asked first, because OpenSSL says "nothing yet" by an exception, twice for every read.
+        while wanted > 0 and self._holds_more():
             try:
                 part = self._tls.read(min(wanted, _RECORD_BYTES))
             except ssl.SSLWantReadError:
-                if not parts:
-                    return None
-                break
+                break  # A record that is not whole.
             except ssl.SSLError as error:
                 # What came before is still good. OpenSSL names an error once; later it says "end".
                 self._failure = error
@@ -100,10 +99,17 @@ class TlsStream(trio.abc.Stream):
                     raise
                 break
             if not part:
-                break
+                return b"".join(parts)
             parts.append(part)
             wanted -= len(part)
+        if not parts:
+            return None
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _holds_more(self) -> bool:
+        """Whether OpenSSL could read on: plain text, cipher text, or an end."""
+        incoming = self._incoming
+        return incoming.pending > 0 or incoming.eof or self._tls.pending() > 0
 
     async def _refill(self) -> None:
         data = await self.transport_stream.receive_some(_RECEIVE_BYTES)

@@ -35,6 +35,7 @@ from rpc.jsonrpc import BusyError, Context, Registry, answer
 from rpc.limits import (
     BODIES_BYTES,
     BODY_BYTES,
+    BODY_READ_BYTES,
     BODY_TIMEOUT_MS,
     CONNECTIONS,
     CONNECTIONS_PER_ADDRESS,
@@ -270,8 +271,8 @@ class _Connection:
             self._account()
             if reader.phase is Phase.BODY:
                 # Large bodies take turns, so that many uploads do not come before consensus.
-                async with self._server.reading:
-                    await trio.lowlevel.checkpoint()
+                await self._server.reading.acquire()
+                self._server.reading.release()
             while reader.requests:
                 if not await self._answer(reader.requests[0]):
                     return None
@@ -298,7 +299,9 @@ class _Connection:
         self._reading = trio.CancelScope(deadline=self._deadline)
         with self._reading:
             try:
-                return await self._stream.receive_some(min(READ_BYTES, self._reader.wanted_bytes))
+                return await self._stream.receive_some(
+                    min(BODY_READ_BYTES, self._reader.wanted_bytes)
+                )
             except trio.BrokenResourceError:
                 return b""
         return None

@@ -18,6 +18,8 @@ STEP_BYTES = 16 * KIB
 """Bodies larger than this are parsed in steps with looks at the loop between them."""
 STEP_ITEMS = 48
 """Items of a long answer that are told and encoded between two looks at the loop: about 1 ms."""
+STEP_IDS = 1_024
+"""The same of bare ids: under 1 ms; a look at the loop costs as much as telling fifty."""
 SEND_BYTES = 256 * KIB
 """What is copied or handed to the kernel at a time: 0.1 ms."""
 BATCH_REQUESTS = 100
@@ -32,7 +34,7 @@ RUNNING_REQUESTS = 2
 """Runnable RPC tasks beside consensus. Each takes the loop for up to 2 ms between two looks of
 consensus, which needs about fifteen for a block; more at a time would answer nobody sooner."""
 READING_BODIES = 2
-"""Connections that take the next 64 KiB of a body between two looks at the loop: 0.2 ms."""
+"""Connections that take the next 256 KiB of a body between two looks at the loop: 0.3 ms."""
 WAITING_REQUESTS = 256
 """Beyond those that run: half a second of work. Who comes then hears `busy` at once."""
 WAITING_REQUESTS_PER_ADDRESS = 64
@@ -50,6 +52,8 @@ HEAD_BYTES = 16 * KIB
 """Request line and header fields; a browser behind three proxies sends 4 KiB."""
 READ_BYTES = 64 * KIB
 """One read; a pipelining client can queue no more requests than fit here."""
+BODY_READ_BYTES = 256 * KIB
+"""One read of a body whose length is known: a call of 100 transactions of 1 KB comes in one."""
 BODIES_BYTES = 64 * MIB
 """Bodies of all connections, received or being answered: 73 of the largest."""
 CONNECTIONS = 512

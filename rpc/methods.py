@@ -292,7 +292,9 @@ class Methods:
         if isinstance(item, Exception):
             raise item
         await self._wait([item], params.wait, params.timeout_ms, context)
-        return await self._sent(item, params.wait)
+        if self._only_waits(item, params.wait):
+            return Sent(item.hex(), "pending")
+        return await self._sent(item)
 
     async def send_transactions(self, params: SendManyParams, context: Context) -> Json:
         """Admit many; one item each, in their order."""
@@ -300,12 +302,17 @@ class Methods:
         admitted = [item for item in items if not isinstance(item, Exception)]
         await self._wait(admitted, params.wait, params.timeout_ms, context)
         results: list[Refused | Sent] = []
-        for number, item in enumerate(items):
+        dear = 0
+        for item in items:
             if isinstance(item, Exception):
                 results.append(_refused(item))
+            elif self._only_waits(item, params.wait):  # nearly all; a thousand take 0.5 ms
+                results.append(Sent(item.hex(), "pending"))
+                continue
             else:
-                results.append(await self._sent(item, params.wait))
-            await _breathe(number)
+                results.append(await self._sent(item))
+            await _breathe(dear)
+            dear += 1
         return {"height": self._service.height, "transactions": results}
 
     async def call(self, params: CallParams, _context: Context) -> Json:
@@ -364,11 +371,12 @@ class Methods:
         except BusyError:
             return  # Too many wait already: it is admitted, and the answer says `pending`.
 
-    async def _sent(self, transaction_id: TransactionId, wait: Wait) -> Sent:
+    def _only_waits(self, transaction_id: TransactionId, wait: Wait) -> bool:
+        """Whether the pool alone knows what became of it, so that the store need not be asked."""
+        return wait == "none" and self._service.is_pending(transaction_id)
+
+    async def _sent(self, transaction_id: TransactionId) -> Sent:
         name = transaction_id.hex()
-        # Without waiting nearly all are pending: the pool knows, and the store is not asked.
-        if wait == "none" and self._service.is_pending(transaction_id):
-            return Sent(name, "pending")
         committed = await self._service.committed(transaction_id)
         return Sent(name, "pending") if committed is None else _committed(name, committed)
 

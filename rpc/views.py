@@ -24,7 +24,7 @@ from ledger.errors import Rejected
 from ledger.receipts import Event, Receipt, Status
 from ledger.transaction import Call, Transaction
 from node.service import FoundBlock, FoundTransaction
-from rpc.limits import STEP_ITEMS
+from rpc.limits import STEP_IDS, STEP_ITEMS
 
 Json = dict[str, object]
 
@@ -37,11 +37,11 @@ class MethodSource(Protocol):
         ...
 
 
-async def list_view(items: Iterable[object]) -> msgspec.Raw:
+async def list_view(items: Iterable[object], step_items: int = STEP_ITEMS) -> msgspec.Raw:
     """The JSON array of items, made in steps; `items` is best a generator."""
     pieces: list[bytes] = []
     rest = iter(items)
-    while part := list(islice(rest, STEP_ITEMS)):
+    while part := list(islice(rest, step_items)):
         if pieces:
             await trio.lowlevel.checkpoint()
         pieces.append(msgspec.json.encode(part)[1:-1])
@@ -107,7 +107,7 @@ async def block_view(block: FoundBlock) -> Json:
         "time": block.header.time,
         "proposer": block.header.proposer,
         "batches": [batch.digest.hex() for batch in block.batches],
-        "transactions": await list_view(ids),
+        "transactions": await list_view(ids, STEP_IDS),
     }
 
 

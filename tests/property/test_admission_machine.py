@@ -95,8 +95,7 @@ class Door:
 
     def _on_block(self, block):
         for batch in block.batches:
-            for one in batch.transactions:
-                self.mempool.remove(one.id)
+            self.mempool.remove(batch.transactions)
         self.pool.remove([batch.digest for batch in block.batches])
 
     def pack(self, count):

@@ -285,8 +285,7 @@ class MemoryNode:
 
     def _on_block(self, block) -> None:
         for batch in block.batches:
-            for transaction in batch.transactions:
-                self.mempool.remove(transaction.id)
+            self.mempool.remove(batch.transactions)
         self.pool.remove([batch.digest for batch in block.batches])
         self.maker.notify()
 

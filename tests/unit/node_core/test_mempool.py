@@ -106,7 +106,7 @@ def test_each_cap_refuses_the_fourth_by_name_and_takes_it_once_there_is_room(
     pool = filled(3)
     small_pool(monkeypatch, **{setting: most})
     assert refusal(pool, transaction(3)) is reason
-    pool.remove(transaction(1).id)
+    pool.remove([transaction(1)])
     fits(pool, transaction(3))
 
 
@@ -149,7 +149,7 @@ def test_a_greedy_sender_still_has_its_share_of_the_system_module_and_no_more(mo
     pool.add(transaction(3, module="system"))
     assert refusal(pool, transaction(4, module="system")) is Reason.SENDER_LIMIT
     fits(pool, transaction(4, module="system", by=ADMIN))
-    pool.remove(transaction(3, module="system").id)
+    pool.remove([transaction(3, module="system")])
     assert refusal(pool, transaction(4)) is Reason.SENDER_LIMIT
 
 
@@ -211,8 +211,7 @@ def test_expired_transactions_leave_the_queue_and_the_count():
 def test_removing_all_frees_everything():
     pool = filled(4)
     pool.take(count=9, size=10**6)
-    for number in range(5):
-        pool.remove(transaction(number).id)
+    pool.remove(transaction(number) for number in range(5))
     assert len(pool) == 0
     assert (pool._all.transactions, pool._all.size, pool._shares) == (0, 0, {})
 
@@ -220,7 +219,7 @@ def test_removing_all_frees_everything():
 def test_a_transaction_that_another_node_brought_on_chain_is_not_packed_again():
     """It would only earn a DUPLICATE receipt: a place in a block for nothing."""
     pool = filled(3)
-    pool.remove(transaction(1).id)
+    pool.remove([transaction(1)])
     assert [one.id for one in pool.take(count=9, size=10**6)] == [
         transaction(0).id,
         transaction(2).id,

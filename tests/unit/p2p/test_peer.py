@@ -236,6 +236,22 @@ def test_a_slow_reader_is_dropped_after_ten_seconds() -> None:
     simulate(main)
 
 
+def test_what_begins_to_be_sent_later_has_its_ten_seconds_too() -> None:
+    async def main() -> None:
+        ours, theirs = trio.testing.lockstep_stream_pair()
+        peer = make_peer(ours)
+        began_at = trio.current_time()
+        async with running(peer):
+            await theirs.receive_some(100)  # the first ping
+            await trio.sleep(7)
+            peer.send(FrameKind.VOTE, b"v")
+            await peer.closed.wait()
+        assert peer.close_reason == "slow reader: nothing sent within the time-out"
+        assert round(trio.current_time() - began_at, 3) == 17
+
+    simulate(main)
+
+
 def test_a_reader_that_is_slow_but_alive_is_kept() -> None:
     async def main() -> None:
         ours, theirs = trio.testing.lockstep_stream_pair()
