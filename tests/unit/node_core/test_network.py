@@ -1,10 +1,13 @@
 """Whole nodes on a fake network: what a router, a driver and a log must survive together."""
 
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 from trio.testing import MockClock
 
-from consensus.messages import Proposal, Vote
+from consensus.events import Step
+from consensus.messages import Proposal, Vote, VoteKind
 from ledger.block import block_hash
 from ledger.codec import encode
 from ledger.errors import PeerProtocolError
@@ -235,6 +238,63 @@ def test_a_vote_with_the_signature_of_another_validator_is_refused(tmp_path):
         payload = encode(wire.vote_message(vote, signed_by(1, vote)))
         with pytest.raises(PeerProtocolError):
             await node.router.on_frames(quiet_peer(NAMES[1]), [(FrameKind.VOTE, payload)])
+
+    play(main)
+
+
+def nil_prevote(sender, round_number=0):
+    vote = Vote(VoteKind.PREVOTE, Height(1), Round(round_number), None, -1, ValidatorIndex(sender))
+    return FrameKind.VOTE, encode(wire.vote_message(vote, signed_by(sender, vote)))
+
+
+@asynccontextmanager
+async def one_of_four(tmp_path):
+    """A node whose one link says what the test lets it say."""
+    node, peer = MemoryNode(0, LocalChain(), tmp_path / "0.wal"), quiet_peer(NAMES[1])
+
+    async def hear(*frames):
+        await node.router.on_frames(peer, list(frames))
+        await trio.sleep(0.1)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.run)
+        node.router.on_connected(peer)
+        yield node, hear
+        nursery.cancel_scope.cancel()
+
+
+def votes_held(node, round_number):
+    return len(node.driver.core._state.votes.signed_in(Round(round_number)))
+
+
+def test_votes_that_came_before_a_node_takes_part_count_when_they_are_sent_again(tmp_path):
+    async def main():
+        async with one_of_four(tmp_path) as (node, hear):
+            votes = [nil_prevote(sender) for sender in (1, 2, 3)]
+            await hear(*votes)
+            await node.hear_everybody()
+            assert votes_held(node, 0) == 0
+            status = wire.StatusMessage(1, 0, int(Step.PREVOTE))
+            await hear((FrameKind.STATUS, encode(status)))
+            await hear(*votes)
+            assert votes_held(node, 0) >= 3
+
+    play(main)
+
+
+def test_a_vote_of_a_far_round_counts_when_it_is_sent_again_near_it(tmp_path):
+    async def main():
+        async with one_of_four(tmp_path) as (node, hear):
+            await node.hear_everybody()
+            far = nil_prevote(1, 2)
+            await hear(far)
+            await hear(nil_prevote(1, 1), nil_prevote(2, 1))
+            assert node.driver.core.status.round == 1
+            await hear(far)  # in the same status interval: not looked at again
+            await trio.sleep(1.1)
+            await hear(far)
+            assert node.driver.core.status.round == 1
+            assert votes_held(node, 2) == 1
 
     play(main)
 
