@@ -33,7 +33,7 @@ from node.clock import SystemClock
 from node.config import load_config
 from node.devnet import DevelopmentKeys
 from node.keystore import PassphraseSource, load_key
-from node.node import RunningNode
+from node.node import RunningNode, open_node
 from rpc.client import Signer, account_signer
 from rpc.http import HttpConfig, serve_http
 from rpc.limits import BODY_BYTES, JSON_VALUES
@@ -111,7 +111,7 @@ async def _served(directory: Path) -> AsyncGenerator[tuple[int, RunningNode]]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         base_port = probe.getsockname()[1]
     files = development_network(directory, DevelopmentKeys(), clock.now_ms(), 1, base_port)
-    node = RunningNode(load_config(files.nodes[0].config, {}), PassphraseSource())
+    node = open_node(load_config(files.nodes[0].config, {}), PassphraseSource())
     app = build_app(node, node.metrics.render)
     async with trio.open_nursery() as nursery:
         await nursery.start(node.run)

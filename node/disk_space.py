@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 import trio
@@ -27,6 +28,20 @@ RETRY_MS = 30_000
 """What a refused client is told: space returns when somebody makes room, not within seconds."""
 
 _log = structlog.get_logger("disk")
+
+
+class Usage(Protocol):
+    """How full a disk is, in bytes."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        ...
+
+    @property
+    def free(self) -> int:
+        """What this process may still write."""
+        ...
 
 
 @dataclass(slots=True)
@@ -54,19 +69,24 @@ class DiskSpace:
             retry_after_ms=RETRY_MS,
         )
 
-    async def watch(self, folder: Path, on_room: Callable[[], None]) -> None:
+    async def watch(
+        self,
+        folder: Path,
+        on_room: Callable[[], None],
+        usage: Callable[[Path], Usage] = shutil.disk_usage,
+    ) -> None:
         """Measure the folder's disk until cancelled; `on_room` is called when space returns.
 
         Raises: UnavailableError when the disk cannot be asked.
         """
         while True:
             try:
-                usage = shutil.disk_usage(folder)
+                found = usage(folder)
             except OSError as error:
                 raise UnavailableError(f"cannot measure the disk of {folder}: {error}") from error
-            if self.measure(usage.free, usage.total):
+            if self.measure(found.free, found.total):
                 report = _log.error if self.is_low else _log.info
-                report("disk_low" if self.is_low else "disk_has_room", free_bytes=usage.free)
+                report("disk_low" if self.is_low else "disk_has_room", free_bytes=found.free)
                 if not self.is_low:
                     on_room()
             await trio.sleep(POLL_S)

@@ -105,14 +105,14 @@ class ConsensusDriver:
         self._appended_at = 0.0
         self._fetch_at = 0.0
         self._want: Callable[[Sequence[BatchDigest]], None] = _ignore
-        self._offer: Callable[[], None] = _ignore
+        self._repair: Callable[[], None] = _ignore
         self.is_behind: Callable[[], bool] = lambda: False
 
     def repair_by(
-        self, want: Callable[[Sequence[BatchDigest]], None], offer: Callable[[], None]
+        self, want: Callable[[Sequence[BatchDigest]], None], repair: Callable[[], None]
     ) -> None:
-        """`want` is told all batches that are missing, `offer` when to send overdue ones again."""
-        self._want, self._offer = want, offer
+        """`want` is told all batches that are missing, `repair` when our status goes out."""
+        self._want, self._repair = want, repair
 
     @property
     def height(self) -> int:
@@ -378,9 +378,9 @@ class ConsensusDriver:
         self._want(self._parts.candidates.wanted())
 
     def _remind(self) -> None:
-        """Repeat what may have been lost: questions for batches, and overdue batches."""
+        """Repeat what may have been lost: questions for batches, overdue batches, votes."""
         self._request_missing()
-        self._offer()
+        self._repair()
 
     def _offer_work(self) -> None:
         if self._has_work() and self.core.status.step is Step.IDLE:

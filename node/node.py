@@ -4,7 +4,6 @@ Wiring only; every part says itself what it does. Tasks belong to one nursery: w
 node stops, because a half node is worse than none.
 """
 
-import secrets
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -31,8 +30,6 @@ from ledger.ids import (
 from ledger.limits import PROTOCOL_VERSION
 from ledger.proof import Proof
 from ledger.store.blocks import BlockStore
-from ledger.store.bodies import BodyFiles
-from ledger.store.leveldb import LevelStore
 from ledger.store.results import StateStore
 from ledger.transaction import Chain
 from node.admission import Admission
@@ -41,7 +38,7 @@ from node.batch_maker import BatchMaker, resumed_author
 from node.batches import BatchPool
 from node.candidates import Candidates
 from node.chain_writer import ChainWriter
-from node.clock import Clock, SystemClock
+from node.clock import SystemClock
 from node.config import NodeConfig
 from node.damage import refuse_marked
 from node.disk_space import DiskSpace
@@ -50,10 +47,11 @@ from node.driver_parts import BatchArrived, Collaborators, SpaceReturned, TwinSe
 from node.evidence import EvidenceKeeper
 from node.executor import DecidedBlock, Executor
 from node.identity import check_links, identify
-from node.keystore import PassphraseSource, load_key
+from node.keystore import LoadedKey, PassphraseSource, load_key
 from node.members import Members
 from node.mempool import Mempool
 from node.metrics import Metrics
+from node.ports import Ports, real_ports
 from node.quarantine import open_log
 from node.queries import Queries
 from node.router import Router
@@ -66,41 +64,47 @@ from p2p.frames import FrameKind
 from p2p.hello import HelloIdentity
 from p2p.network import Network, NetworkConfig, PeerAddress, Surroundings
 from p2p.scoring import Offence
-from p2p.tls import TlsFiles
-from p2p.transport import TlsTransport
 
 _log = structlog.get_logger("node")
+
+
+def open_node(config: NodeConfig, passphrase: PassphraseSource) -> "RunningNode":
+    """The node of a configuration on this machine: opens keys, genesis and stores.
+
+    Raises: ConfigError, PrivateFileError, Rejected(BAD_GENESIS), UnavailableError,
+        InvariantError; each names the file and what to do.
+    """
+    genesis = read_genesis(config.node.genesis_file)
+    check_links(genesis, config.tls, SystemClock().now_ms())
+    key = load_key(config.node.key_file, passphrase)
+    refuse_marked(config.node.data_dir)
+    return RunningNode(config, genesis, key, real_ports(config))
 
 
 class RunningNode:
     """One node of one chain. `run` serves until cancelled."""
 
-    def __init__(self, config: NodeConfig, passphrase: PassphraseSource) -> None:
-        """Open keys, genesis and stores.
+    def __init__(self, config: NodeConfig, genesis: Genesis, key: LoadedKey, ports: Ports) -> None:
+        """Join the parts on what the machine gives; `run` closes its stores.
 
-        Raises: ConfigError, PrivateFileError, Rejected(BAD_GENESIS), UnavailableError,
-            InvariantError; each names the file and what to do.
+        Raises: Rejected(BAD_GENESIS), UnavailableError, InvariantError.
         """
         self._config = config
-        self._clock: Clock = SystemClock()
+        self._genesis = genesis
+        self._ports = ports
+        self._clock = ports.clock
         self._stages = StageClock()
         self.metrics = Metrics(self._stages)
-        self._genesis = read_genesis(config.node.genesis_file)
-        check_links(self._genesis, config.tls, self._clock.now_ms())
-        key = load_key(config.node.key_file, passphrase)
         data = config.node.data_dir
-        refuse_marked(data)
-        self._state = StateStore(LevelStore(data / "state"))
-        self._blocks_store = LevelStore(data / "blocks")
-        self._bodies = BodyFiles(data / "bodies")
-        blocks = BlockStore(self._blocks_store, self._bodies)
-        self._executor = Executor(self._genesis, self._state, self._stages)
-        self._members = Members(self._genesis, self._state, lambda: self.height + 1)
+        self._state = StateStore(ports.state)
+        blocks = BlockStore(ports.blocks, ports.bodies)
+        self._executor = Executor(genesis, self._state, self._stages)
+        self._members = Members(genesis, self._state, lambda: self.height + 1)
         suite = self._executor.chain.suite
         self._identity = identify(config.node, key, suite, self._members)
-        self._writer = ChainWriter(self._genesis, blocks, self._executor, self._stages)
+        self._writer = ChainWriter(genesis, blocks, self._executor, self._stages)
         self._mempool = Mempool()
-        self._pool = BatchPool(self._bodies)
+        self._pool = BatchPool(ports.bodies)
         self._queries = Queries(self._writer)
         scrub = Scrub(self._executor.chain, blocks, self._state, self._writer.validators_at)
         self._scrub = ScrubTask(scrub, self._clock, self.metrics)
@@ -114,7 +118,9 @@ class RunningNode:
         self._space = DiskSpace()
         self._waiting: dict[TransactionId, list[trio.Event]] = {}
         self._next_block = trio.Event()
-        self._log_file = open_log(data / "consensus.wal", blocks.height, self._clock.now_ms())
+        self._log_file = open_log(
+            data / "consensus.wal", blocks.height, self._clock.now_ms(), ports.disk
+        )
         self._network: Network
         self._maker = self._make_maker()
         self._driver = self._make_driver()
@@ -188,11 +194,6 @@ class RunningNode:
 
     def _make_network(self) -> Network:
         config, chain = self._config, self._executor.chain
-        files = TlsFiles(
-            certificate=config.tls.certificate_file,
-            key=config.tls.key_file,
-            authority=config.tls.authority_file,
-        )
         identity = HelloIdentity(
             genesis_hash=chain.genesis_hash,
             group=GroupId(chain.group),
@@ -204,12 +205,11 @@ class RunningNode:
             is_allowed=self._members.is_allowed,
             is_revoked=self._members.is_revoked,
         )
-        generator = secrets.SystemRandom()
         surroundings = Surroundings(
             now_ms=lambda: TimestampMs(self._clock.now_ms()),
             height=lambda: Height(self._executor.state_tip.height),
-            jitter=generator.random,
-            random_bytes=secrets.token_bytes,
+            jitter=self._ports.jitter,
+            random_bytes=self._ports.random_bytes,
             voters=lambda: [Address(item.address) for item in self._writer.validators.members],
         )
         peers = tuple(
@@ -217,9 +217,8 @@ class RunningNode:
             for peer in config.p2p.peers
         )
         listen = NetworkConfig(config.p2p.listen_host, config.p2p.listen_port, peers)
-        transport = TlsTransport(files)
         log = structlog.get_logger("p2p")
-        return Network(listen, identity, transport, self._router, surroundings, log)
+        return Network(listen, identity, self._ports.transport, self._router, surroundings, log)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Recover, listen, take part; until cancelled.
@@ -245,13 +244,16 @@ class RunningNode:
 
     def _close(self) -> None:
         self._log_file.close()
-        self._state.close()
-        self._blocks_store.close()
-        self._bodies.close()
+        self._ports.state.close()
+        self._ports.blocks.close()
+        self._ports.bodies.close()
 
     async def _watch_disk(self) -> None:
-        folder = self._config.node.data_dir
-        await self._space.watch(folder, lambda: self._driver.post(SpaceReturned()))
+        await self._space.watch(
+            self._config.node.data_dir,
+            lambda: self._driver.post(SpaceReturned()),
+            self._ports.usage,
+        )
 
     async def _expire(self) -> None:
         """Once a second, forget what can no longer be executed."""

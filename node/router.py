@@ -51,7 +51,7 @@ _FORGERIES = (Reason.BAD_SIGNATURE, Reason.BAD_CERTIFICATE)
 # A message is merely late; so many heights back its sender should have heard of them.
 _STALE_HEIGHTS = 16
 _SLICE_MESSAGES = 32  # verifications of re-sent messages between two looks at the event loop
-_HEARD_VOTES = 4_096  # votes that the core has, which are not checked again; 1 MB
+_HEARD_VOTES = 4_096  # votes since our last status, which several peers answer with the same; 1 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Router:
         self._queued_bytes = 0
         self._work = trio.Event()
         self._room = trio.Event()
-        driver.repair_by(sync.fetch.want, self._offer)
+        driver.repair_by(sync.fetch.want, self._repair)
 
     def on_connected(self, peer: Peer) -> None:
         """Tell a new link where we stand, and offer what waits for a block."""
@@ -126,6 +126,15 @@ class Router:
     def is_connected(self, address: Address) -> bool:
         """Whether there is a link to a node."""
         return address in self._peers
+
+    def _repair(self) -> None:
+        """Our status goes out: votes that peers send again because of it are taken once more.
+
+        That a vote was heard does not mean that it counts: the driver may have dropped it before
+        the node took part or under a flood, and the core does so with votes of far rounds.
+        """
+        self._heard.clear()
+        self._offer()
 
     def _offer(self) -> None:
         """Send batches that wait suspiciously long again, where the line has nothing better to do.
@@ -211,20 +220,10 @@ class Router:
             return
         signed = wire.signed_vote(record)
         self._verify(peer, signed)
-        if self._is_kept(record):
-            if len(self._heard) >= _HEARD_VOTES:
-                self._heard.clear()
-            self._heard[record] = None
+        if len(self._heard) >= _HEARD_VOTES:
+            self._heard.clear()
+        self._heard[record] = None
         self._driver.post(MessageReceived(signed))
-
-    def _is_kept(self, record: wire.VoteMessage) -> bool:
-        """Whether the core keeps this vote, so that it need not come again.
-
-        Of rounds beyond the next it only notes that they exist, and counts on being told again. A
-        node that skips to such a round would otherwise never see the quorum that was made there.
-        """
-        is_now = record.height == self._driver.height
-        return is_now and record.round <= self._driver.core.status.round + 1
 
     def _on_proposal(self, peer: Peer, record: wire.ProposalMessage) -> None:
         if not self._is_wanted(peer, record.height):

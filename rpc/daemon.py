@@ -15,7 +15,7 @@ from node.config import NodeConfig
 from node.damage import marked
 from node.folder_lock import locked
 from node.keystore import PassphraseSource
-from node.node import RunningNode
+from node.node import RunningNode, open_node
 from rpc.http import App, HttpConfig, serve_http
 from rpc.methods import build_app
 
@@ -28,12 +28,12 @@ _GC_ALLOCATIONS = 400_000
 async def run(config: NodeConfig, passphrase: PassphraseSource) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Raises: what `RunningNode` raises; FolderInUseError when another process has the data folder;
+    Raises: what `open_node` raises; FolderInUseError when another process has the data folder;
         UnavailableError when a port is taken.
     """
     logs.configure(config.log)
     with locked(config.node.data_dir):
-        node = RunningNode(config, passphrase)
+        node = open_node(config, passphrase)
         app = build_app(node, node.metrics.render)
         door = HttpConfig(config.rpc.listen_host, config.rpc.listen_port)
         with marked(config.node.data_dir):

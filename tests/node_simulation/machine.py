@@ -1,25 +1,53 @@
 """A computer with one node: its disk outlives the node, which dies at any await and starts again.
 
+The node is `node.node.RunningNode` as it serves; everything it takes from the machine is simulated.
 Two deaths. A cancelled process: its tasks unwind, everything it wrote stays. A power cut: nothing
 it does from that moment on reaches the disk or the network, and of what was not synced the cut
 keeps all, nothing or some sectors.
 """
 
+import random
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from ledger.addresses import AddressKind, encode_text
+from ledger.crypto.keys import KeyType, public_key
+from ledger.ids import Address
+from ledger.limits import MIB
 from ledger.store.bodies import BodyFiles
+from ledger.store.results import StateStore
+from node.config import NodeConfig, NodeSection, P2pSection, PeerAddress, RpcSection, TlsSection
+from node.keystore import LoadedKey, PublicHalf
+from node.node import RunningNode
+from node.ports import Ports
+from p2p.transport import Transport
 from tests.crash.disk import DATA, History, Image, OpenFile, RecordingDisk, RecordingStore, Wreck
-from tests.unit.node_core.chains import LocalChain
-from tests.unit.node_core.memory_network import NAMES, OPENED, MemoryNode
+from tests.unit.node_core.chains import (
+    GENESIS,
+    NEWCOMERS,
+    NODE_SECRETS,
+    TIME,
+    VALIDATORS,
+    node_name,
+)
 
+from .network import PORT, host_of
 from .scheduler import OWNER
 
-FOLDER = Path("data")
+FOLDER = Path("/simulated/data")
+NOWHERE = Path("/simulated/nowhere")
 LOG = FOLDER / "consensus.wal"
+BODIES = FOLDER / "bodies"
+NAMES = (
+    *(Address(member.address) for member in VALIDATORS.members),
+    *(node_name(name) for name in NEWCOMERS),
+)
+"""The validators of genesis, then nodes that may be voted in."""
+KEPT = tuple(DATA)
 
 
 class CountedFile(OpenFile):
@@ -45,6 +73,15 @@ class Disk(RecordingDisk):
         return CountedFile(self, super().open(path, writing=writing))
 
 
+class Store(RecordingStore):
+    """Implements `ledger.store.port.KeyValueStore`; each write is whole and durable at once."""
+
+    is_open = False
+
+    def close(self) -> None:
+        self.is_open = False
+
+
 class Followed(History):
     """A history that is not kept: the wreck follows it."""
 
@@ -56,47 +93,94 @@ class Followed(History):
         self.wreck.follow(operation)
 
 
-class Chain(LocalChain):
-    """The stores of a machine, on the files and pairs that a power cut left."""
+class Storage:
+    """The files and pairs of a machine, as a power cut left them or empty."""
 
     def __init__(self, image: Image | None = None) -> None:
         self.wreck = Wreck()
         history = Followed(self.wreck)
         self.files = Disk(history, None if image is None else image.files)
-        super().__init__(BodyFiles(FOLDER / "bodies", self.files))
-        self.block_data = RecordingStore(history, "blocks")
-        self.state_data = RecordingStore(history, "state")
+        self.blocks, self.state = Store(history, "blocks"), Store(history, "state")
         for name, store in ({} if image is None else image.stores).items():
-            target = self.block_data if name == "blocks" else self.state_data
+            target = self.blocks if name == "blocks" else self.state
             target.write(list(store.scan(b"", b"\xff" * 64, reverse=False)))
-        self.open()
 
-    def reopen(self) -> None:
-        """As a new process opens them."""
-        if self.bodies is None:
-            self.bodies = BodyFiles(FOLDER / "bodies", self.files)
+    @property
+    def left_open(self) -> list[Any]:
+        """What a process has not closed."""
+        stores = [store.name for store in (self.blocks, self.state) if store.is_open]
+        return self.files.open_files + stores
 
-    def shut(self) -> None:
-        """As the end of a process leaves them."""
-        self.bodies.close()
-        self.bodies = None
+
+class MachineClock:
+    """Implements `node.clock.Clock`: trio's time from TIME on, shifted by what people set."""
+
+    def __init__(self, skew_ms: int) -> None:
+        self.skew_ms = skew_ms
+
+    def now_ms(self) -> int:
+        return TIME + 1_000 + self.skew_ms + round(trio.current_time() * 1_000)
+
+
+@dataclass
+class Usage:
+    """Implements `node.disk_space.Usage`."""
+
+    total: int = 10_240 * MIB
+    free: int = 10_240 * MIB
+
+
+def config_of(index: int, nodes: int) -> NodeConfig:
+    """The configuration of one of so many nodes; those beyond genesis wait to be voted in."""
+    peers = tuple(
+        PeerAddress(encode_text(AddressKind.NODE, NAMES[other]), host_of(other), PORT)
+        for other in range(nodes)
+        if other != index
+    )
+    is_joining = index >= len(VALIDATORS.members)
+    return NodeConfig(
+        node=NodeSection(host_of(index), NOWHERE, FOLDER, NOWHERE, joining=is_joining),
+        tls=TlsSection(NOWHERE, NOWHERE, NOWHERE),
+        p2p=P2pSection(host_of(index), PORT, peers),
+        rpc=RpcSection("nowhere", PORT),
+    )
+
+
+def key_of(address: Address) -> LoadedKey:
+    """The key of a node."""
+    secret, kind = NODE_SECRETS[address], KeyType.SECP256K1
+    text = encode_text(AddressKind.NODE, address)
+    return LoadedKey(secret, PublicHalf(AddressKind.NODE, kind, public_key(kind, secret), text))
 
 
 class Machine:
     """One node and its disk."""
 
-    def __init__(self, index: int, skew_ms: int, watch: Callable[["Machine"], None]) -> None:
+    def __init__(
+        self,
+        index: int,
+        config: NodeConfig,
+        clock: MachineClock,
+        rng: random.Random,
+        watch: Callable[["Machine"], None],
+    ) -> None:
         """`watch` is called with every new node, before it runs."""
         self.index = index
         self.address = NAMES[index]
-        self.skew_ms = skew_ms
-        self.chain = Chain()
-        self.node: MemoryNode | None = None
+        self.clock = clock
+        self.usage = Usage()
+        self.storage = Storage()
+        self.transport: Transport | None = None
+        self.streams: list[Any] = []
+        self.listeners: list[Any] = []
+        self.node: RunningNode | None = None
         self.is_up = False
         self.is_doomed = False
         """Whether its death is planned already."""
         self.life = 0
         self.ended = trio.Event()
+        self._config = config
+        self._rng = rng
         self._watch = watch
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -109,46 +193,48 @@ class Machine:
         self._is_muted, self._image = False, None
         self.is_doomed = False
 
+    def _open(self) -> RunningNode:
+        """As a new process does it."""
+        storage = self.storage
+        storage.blocks.is_open = storage.state.is_open = True
+        ports = Ports(
+            clock=self.clock,
+            transport=self.transport,
+            state=storage.state,
+            blocks=storage.blocks,
+            bodies=BodyFiles(BODIES, storage.files),
+            disk=storage.files,
+            usage=lambda _folder: self.usage,
+            jitter=self._rng.random,
+            random_bytes=self._rng.randbytes,
+        )
+        return RunningNode(self._config, GENESIS, key_of(self.address), ports)
+
     async def live(self, changed: Callable[["Machine"], None]) -> None:
         """One life: open, run, die; `changed` is called when the node is up and when it is not."""
         OWNER.set(self.index)
         self.life += 1
-        self.chain.reopen()
-        skew_ms = self.skew_ms + round(trio.current_time() * 1_000)
-        self.node = node = MemoryNode(
-            self.index, self.chain, LOG, skew_ms=skew_ms, files=self.chain.files
-        )
-        OPENED.remove(node.log)
+        self.node = node = self._open()
         self._watch(self)
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(node.run)
-                    nursery.start_soon(self._expire, node)
                     self._nursery, self.is_up = nursery, True
                     changed(self)
         finally:
             self.is_up = False
             changed(self)
-            self._end(node)
+            self._end()
             self.ended.set()
 
-    def _end(self, node: MemoryNode) -> None:
-        node.log.close()
-        self.chain.shut()
+    def _end(self) -> None:
         if self._image is not None:
-            self.chain = Chain(self._image)
-        elif self.chain.files.open_files:
-            raise AssertionError(f"node {self.index} left {self.chain.files.open_files} open")
+            self.storage = Storage(self._image)
+        left = [*self.storage.left_open, *self.streams, *self.listeners]
+        if left:
+            raise AssertionError(f"node {self.index} left {left} open")
         self.node = None
-
-    async def _expire(self, node: MemoryNode) -> None:
-        """As `node.node` does once a second."""
-        while True:
-            await trio.sleep(1)
-            for _ in node.mempool.expire(node.disk.tip.time):
-                await trio.lowlevel.checkpoint()
-            node.pool.expire(node.disk.tip.time, node.candidates.ordered)
 
     def spawn(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """Start a task of this node, which dies with it."""
@@ -162,7 +248,7 @@ class Machine:
 
     def cut_power(self, kept: str, *, names: bool) -> None:
         """Nothing that the node does from here on has happened."""
-        self._image = self.chain.wreck.image(kept, names=names)
+        self._image = self.storage.wreck.image(kept, names=names)
         self._is_muted = True
         self._scope.cancel()
 
@@ -176,11 +262,21 @@ class Machine:
         """Whether what the node does can be seen outside."""
         return not self._is_muted
 
+    @property
+    def has_power(self) -> bool:
+        """Whether it answers those who call, if only to say that nobody listens."""
+        return not self._is_muted
+
+    @property
+    def state(self) -> StateStore:
+        """What it has executed, whether its node runs or not."""
+        return StateStore(self.storage.state)
+
+    @property
+    def tip(self) -> Any:
+        """Its newest executed block, None before it was started."""
+        return self.state.tip
+
     def jump(self, by_ms: int) -> None:
         """The clock of the machine is set."""
-        self.skew_ms += by_ms
-        if self.node is not None:
-            self.node.clock.skew_ms += by_ms
-
-
-KEPT = tuple(DATA)
+        self.clock.skew_ms += by_ms

@@ -22,15 +22,20 @@ SAMPLE_EVERY = 10
 OTHER_HASH_SEED = "424242"
 
 
+def hush() -> None:
+    """Nobody reads what thousands of nodes say."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+
+
 def quiet_seed(seed: int) -> Result:
     """A seed without a word in between."""
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    hush()
     return run_seed(seed)
 
 
 def quiet_script(number: int) -> Result:
     """A death at a step: cancelled for even numbers, without power for odd ones."""
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    hush()
     result = run_script(number // 2, without_power=number % 2 == 1)
     return replace(result, seed=number)
 
@@ -90,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--script", action="store_true", help="deaths of the script, not seeds")
     options = parser.parse_args(arguments)
     if options.script:
+        hush()
         most = 2 * run_script(None).victim_steps
         numbers = range(options.first, min(most, options.first + options.seeds))
         results = list(run_many(quiet_script, numbers, options.jobs))

@@ -1,9 +1,12 @@
 """Whole nodes on a fake network: what a router, a driver and a log must survive together."""
 
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 from trio.testing import MockClock
 
+from consensus.events import Step
 from consensus.messages import Proposal, Vote, VoteKind
 from ledger.block import block_hash
 from ledger.codec import encode
@@ -228,35 +231,6 @@ def test_garbage_ends_the_link_and_not_the_node(tmp_path, kind, payload):
     play(main)
 
 
-def test_a_vote_that_came_two_rounds_early_counts_when_it_comes_again(tmp_path):
-    """The core only notes such a round; a node that skips to it needs the votes themselves."""
-
-    def prevote(validator):
-        message = Vote(VoteKind.PREVOTE, Height(1), Round(2), None, -1, ValidatorIndex(validator))
-        return wire.vote_message(message, signed_by(validator, message))
-
-    async def main():
-        node = MemoryNode(0, LocalChain(), tmp_path / "0.wal")
-        peer = quiet_peer(NAMES[1])
-        async with trio.open_nursery() as nursery:
-            await nursery.start(node.run)
-            await node.hear_everybody()
-            book = node.driver.core._state.votes
-            for validator in (1, 2):
-                await node.router.on_frames(peer, [(FrameKind.VOTE, encode(prevote(validator)))])
-            await until(lambda: node.driver.core.status.round == 2)
-            assert book.vote_of(1, VoteKind.PREVOTE, 2) is None
-            again = wire.Resent((), (prevote(1), prevote(2)))
-            await node.router.on_frames(peer, [(FrameKind.MESSAGES, encode(again))])
-            await until(lambda: book.vote_of(1, VoteKind.PREVOTE, 2), 5)
-            checked = peer.signatures
-            await node.router.on_frames(peer, [(FrameKind.MESSAGES, encode(again))])
-            assert peer.signatures == checked  # What the core has costs nothing.
-            nursery.cancel_scope.cancel()
-
-    play(main)
-
-
 def test_a_vote_with_the_signature_of_another_validator_is_refused(tmp_path):
     async def main():
         node = MemoryNode(0, LocalChain(), tmp_path / "0.wal")
@@ -264,6 +238,63 @@ def test_a_vote_with_the_signature_of_another_validator_is_refused(tmp_path):
         payload = encode(wire.vote_message(vote, signed_by(1, vote)))
         with pytest.raises(PeerProtocolError):
             await node.router.on_frames(quiet_peer(NAMES[1]), [(FrameKind.VOTE, payload)])
+
+    play(main)
+
+
+def nil_prevote(sender, round_number=0):
+    vote = Vote(VoteKind.PREVOTE, Height(1), Round(round_number), None, -1, ValidatorIndex(sender))
+    return FrameKind.VOTE, encode(wire.vote_message(vote, signed_by(sender, vote)))
+
+
+@asynccontextmanager
+async def one_of_four(tmp_path):
+    """A node whose one link says what the test lets it say."""
+    node, peer = MemoryNode(0, LocalChain(), tmp_path / "0.wal"), quiet_peer(NAMES[1])
+
+    async def hear(*frames):
+        await node.router.on_frames(peer, list(frames))
+        await trio.sleep(0.1)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.run)
+        node.router.on_connected(peer)
+        yield node, hear
+        nursery.cancel_scope.cancel()
+
+
+def votes_held(node, round_number):
+    return len(node.driver.core._state.votes.signed_in(Round(round_number)))
+
+
+def test_votes_that_came_before_a_node_takes_part_count_when_they_are_sent_again(tmp_path):
+    async def main():
+        async with one_of_four(tmp_path) as (node, hear):
+            votes = [nil_prevote(sender) for sender in (1, 2, 3)]
+            await hear(*votes)
+            await node.hear_everybody()
+            assert votes_held(node, 0) == 0
+            status = wire.StatusMessage(1, 0, int(Step.PREVOTE))
+            await hear((FrameKind.STATUS, encode(status)))
+            await hear(*votes)
+            assert votes_held(node, 0) >= 3
+
+    play(main)
+
+
+def test_a_vote_of_a_far_round_counts_when_it_is_sent_again_near_it(tmp_path):
+    async def main():
+        async with one_of_four(tmp_path) as (node, hear):
+            await node.hear_everybody()
+            far = nil_prevote(1, 2)
+            await hear(far)
+            await hear(nil_prevote(1, 1), nil_prevote(2, 1))
+            assert node.driver.core.status.round == 1
+            await hear(far)  # in the same status interval: not looked at again
+            await trio.sleep(1.1)
+            await hear(far)
+            assert node.driver.core.status.round == 1
+            assert votes_held(node, 2) == 1
 
     play(main)
 
