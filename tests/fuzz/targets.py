@@ -25,6 +25,7 @@ from ledger.genesis import parse_genesis
 from ledger.ids import Address, Height, ValidatorIndex
 from ledger.proof import parse_proof, verify_registration
 from ledger.receipts import RECEIPT
+from ledger.store.port import Place
 from ledger.transaction import SignedTransaction, operation_ids, parse_transaction
 from ledger.votes import CERTIFICATE
 from node import log_entries, wal, wire
@@ -188,8 +189,9 @@ ENTRIES = [
     wal.LoggedWork(1),
     wal.LoggedBuilt(1, 0, DIGEST, BLOCK_WIRE),
     wal.LoggedChecked(1, 0, DIGEST, 0),
-    wal.LoggedBatch(DIGEST, wal.Place(1, 2, 3, 4), -1),
+    wal.LoggedBatch(DIGEST, Place(1, 2, 3, 4), -1),
     wal.EndedHeight(1, 5, DIGEST),
+    wal.LogMended(),
 ]
 
 
