@@ -323,7 +323,8 @@ class ConsensusDriver:
     def _sign_and_send(self, message: Proposal | Vote) -> None:
         """Durable first, then out; the core sees it as any other message."""
         parts = self._parts
-        if parts.space.is_low and self._signer.last[:2] != (message.height, message.round):
+        is_begun = self._signer.last[:2] == (message.height, message.round)
+        if self._withheld or (parts.space.is_low and not is_begun):
             # A full disk means silence: a round that was begun is ended, no other is entered.
             self._withheld.append(message)
             return

@@ -4,8 +4,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from consensus.messages import Vote, VoteKind
 from ledger.errors import Reason, UnavailableError
+from ledger.ids import Height, Round, ValidatorIndex
 from ledger.limits import MIB
+from node import wire
 from node.disk_space import MARK_BYTES, RETRY_MS, DiskSpace
 from node.driver_parts import SpaceReturned
 from p2p.frames import FrameKind
@@ -88,5 +91,30 @@ def test_a_vote_withheld_in_the_round_in_progress_is_given_when_space_returns(tm
             nodes[3].space.is_low = False
             nodes[3].driver.post(SpaceReturned())
             await until(lambda: all(node.height >= 1 for node in nodes))
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+def test_a_vote_waits_behind_the_withheld_ones_and_all_are_given_in_their_order(tmp_path):
+    """Space may return between two votes of a round, before the driver has heard of it."""
+
+    def vote(kind):
+        return Vote(kind, Height(1), Round(0), None, -1, ValidatorIndex(0))
+
+    async def main():
+        node = MemoryNode(0, LocalChain(), tmp_path / "0.wal")
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            await node.hear_everybody()
+            node.space.is_low = True
+            node.driver._sign_and_send(vote(VoteKind.PREVOTE))
+            node.space.is_low = False
+            node.driver._sign_and_send(vote(VoteKind.PRECOMMIT))
+            assert votes(node) == 0
+            node.driver.post(SpaceReturned())
+            await until(lambda: votes(node) == 2)
+            given = [wire.VOTE.decode(item).kind for item in node.of_kind(FrameKind.VOTE)]
+            nursery.cancel_scope.cancel()
+        assert given == [VoteKind.PREVOTE, VoteKind.PRECOMMIT]
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
