@@ -56,6 +56,7 @@ class Executor:
         self._committed = CommittedWindow(self.chain.suite)
         self._genesis = genesis
         self._stages = stages
+        self._tip: Tip | None = None
         if state.tip is None:
             self._install_genesis()
         else:
@@ -71,8 +72,13 @@ class Executor:
 
     @property
     def tip(self) -> Tip:
-        """The newest executed block, as the next header needs it."""
+        """The newest executed block, as the next header needs it; made once for each block."""
         tip = self.state_tip
+        if self._tip is None or self._tip.height != tip.height:
+            self._tip = self._tip_of(tip)
+        return self._tip
+
+    def _tip_of(self, tip: StateTip) -> Tip:
         return Tip(
             height=tip.height,
             block_hash=BlockHash(tip.block_hash),

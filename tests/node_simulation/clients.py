@@ -24,6 +24,8 @@ from .checker import Checker, fail
 from .machine import NAMES, Machine
 from .network import PORT, MachineTransport, Network, certificate_of, host_of
 
+ASKED = 3
+"""Of so many transactions all nodes are asked at the end."""
 SECRET = sha256(b"a stranger").digest()
 STRANGER = Address(sha256(b"the address of a stranger").digest())
 
@@ -119,6 +121,18 @@ class Clients:
             place = machine.state.locate(name)
             if place is not None:
                 fail(f"{index} does not tell that {name.hex()} is at {place.height}")
+
+    async def check_answers(self, machines: list[Machine]) -> None:
+        """All nodes say the same of what was committed, whatever they went through."""
+        for name in list(self._checker.told)[-ASKED:]:
+            found = [await machine.node.transaction(name) for machine in machines]
+            # Transactions are compared by identity, but their bytes are the same.
+            alike = {
+                one and (one.transaction.wire, one.block_height, one.index, one.receipts)
+                for one in found
+            }
+            if len(alike) != 1 or None in alike:
+                fail(f"nodes say different things of {name.hex()}")
 
     def check_pools(self, machine: Machine, time_ms: int) -> None:
         """Nothing waits for a block that was in one, or that expired at this time of the chain."""

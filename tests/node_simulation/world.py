@@ -167,6 +167,7 @@ class World:
             self.checker.compare(machine)
             self.checker.check_told(machine)
         self.clients.check_admitted()
+        await self.clients.check_answers(self.machines)
 
     def calm(self) -> None:
         """The network is fast."""
