@@ -20,6 +20,9 @@ from ledger.store.port import Write
 # Bounds the memory of one store; the hot set of a block is far smaller.
 _WRITE_BUFFER_BYTES = 32 * 1024 * 1024
 _BLOCK_CACHE_BYTES = 16 * 1024 * 1024
+# Of each table that is open some 70 KB of index and filter stay in memory: 70 MB for 2 GB of data.
+_OPEN_TABLES = 1_000
+_TABLE_BYTES = 2 * 1024 * 1024
 # What LevelDB keeps in a folder that holds nothing yet.
 _WITHOUT_DATA = ("LOCK", "LOG", "LOG.old")
 
@@ -43,6 +46,8 @@ class LevelStore:
                 paranoid_checks=True,
                 write_buffer_size=_WRITE_BUFFER_BYTES,
                 lru_cache_size=_BLOCK_CACHE_BYTES,
+                max_open_files=_OPEN_TABLES,
+                max_file_size=_TABLE_BYTES,
                 bloom_filter_bits=10,
                 # Hashes, signatures and salted commitments do not compress; trying costs CPU.
                 compression=None,

@@ -103,6 +103,8 @@ POINTS = {
 SMALL_CACHES = {
     "ledger.store.leveldb:_WRITE_BUFFER_BYTES": 1024 * 1024,
     "ledger.store.leveldb:_BLOCK_CACHE_BYTES": 1024 * 1024,
+    "ledger.store.leveldb:_OPEN_TABLES": 74,  # the least that LevelDB takes
+    "ledger.store.leveldb:_TABLE_BYTES": 256 * 1024,
     "ledger.store.results:_CACHED_VALUES": 1_024,
     "node.limits:VERIFIED_CACHE": 1_024,
 }

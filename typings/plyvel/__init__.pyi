@@ -33,6 +33,8 @@ class DB:
         paranoid_checks: bool = ...,
         write_buffer_size: int = ...,
         lru_cache_size: int = ...,
+        max_open_files: int = ...,
+        max_file_size: int = ...,
         bloom_filter_bits: int = ...,
         compression: str | None = ...,
     ) -> None: ...
