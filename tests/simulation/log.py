@@ -158,6 +158,16 @@ class Log:
             self.sync()
             self._begin_anew(Remembered(ended))
 
+    def end_before(self, ended: Ended, kept: Sequence[Logged]) -> None:
+        """Record an ended height where own messages of the next one are kept: it is in front.
+
+        Behind them it would end their height as well, and the next start would forget them.
+        """
+        if kept:
+            self._begin_anew(Remembered(ended, list(kept)))
+        else:
+            self.end_height(ended)
+
 
 def is_lost(behind: Sequence["_Record"], damaged: int) -> bool:
     """Whether a record behind a damaged place shows that the place had been synced."""

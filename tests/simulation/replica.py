@@ -145,9 +145,10 @@ class Replica:
         entries = found.entries
         tip = len(self.chain.blocks)
         if found.ended.height < tip:
-            # The crash came between the block and its record, which says nothing of height + 1.
+            # The crash came between the block and its record, which says nothing of height + 1;
+            # or that record was damaged, and own messages behind it were kept.
             entries = [entry for entry in entries if entry.is_own and _height(entry) > tip]
-            self.log.end_height(Ended(tip, self.voting_from))
+            self.log.end_before(Ended(tip, self.voting_from), entries)
         self._report()
         self._enter_height()
         self._perform(self.core.step(self._start_of_height()))
