@@ -21,9 +21,10 @@ from node import limits
 from node.batches import BatchPool
 from node.chain_writer import ChainWriter
 from node.clock import Clock
+from node.log_entries import LoggedBatch, Recovered
 from node.mempool import Mempool
 from node.stages import Stage, StageClock
-from node.wal import LoggedBatch, Recovered, WriteAheadLog
+from node.wal import WriteAheadLog
 
 
 @dataclass(slots=True)

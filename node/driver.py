@@ -52,6 +52,7 @@ from node.driver_parts import (
     TipHeard,
     TwinSeen,
 )
+from node.log_entries import EndedHeight
 from node.quarantine import gate_of
 from node.sentinel import Sentinel
 from node.signer import Signer
@@ -59,7 +60,7 @@ from node.stages import Stage
 from node.sync import ClaimDropped, SyncAnswer
 from node.synced import append_synced
 from node.timers import Timers
-from node.wal import EndedHeight, WriteAheadLog
+from node.wal import WriteAheadLog
 from p2p.frames import FrameKind
 
 _log = structlog.get_logger("consensus")

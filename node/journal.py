@@ -32,7 +32,7 @@ from node import wire
 from node.batches import BatchPool
 from node.candidates import Candidates
 from node.chain_writer import ChainWriter
-from node.wal import (
+from node.log_entries import (
     EndedHeight,
     Entry,
     LoggedBatch,
@@ -45,8 +45,8 @@ from node.wal import (
     LoggedWork,
     LogMended,
     Recovered,
-    WriteAheadLog,
 )
+from node.wal import WriteAheadLog
 from p2p.frames import FrameKind
 
 

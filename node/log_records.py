@@ -8,7 +8,7 @@ more than the torn end that a crash leaves. What it never does: read a payload, 
 An intact record in its place was written there by this life of the file: cutting a torn end off is
 synced before anything new is written, a log that begins anew is another file, and room that was
 reserved reads as zeros. Bytes that a peer made us write lie within a record, so whoever believes
-one behind a damaged place asks for more than its checksum (`node/wal.py`, decision 0031).
+one behind a damaged place asks for more than its checksum (`log_entries.py`, decision 0031).
 Source: research consensus-reliability sections 1.5 and 6.3; decision 0022.
 """
 

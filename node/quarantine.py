@@ -24,15 +24,8 @@ from ledger.ids import Address, BlockHash, Round
 from ledger.store.disk import OPERATING_SYSTEM_DISK, Disk
 from ledger.validators import ValidatorSet
 from node.limits import DUPLICATE_HEIGHTS, QUARANTINE_HEIGHTS, WATCHED_HEIGHTS
-from node.wal import (
-    EndedHeight,
-    LogDamagedError,
-    LoggedRelease,
-    Memory,
-    Recovered,
-    WriteAheadLog,
-    set_aside,
-)
+from node.log_entries import EndedHeight, LogDamagedError, LoggedRelease, Memory, Recovered
+from node.wal import WriteAheadLog, set_aside
 
 _log = structlog.get_logger("quarantine")
 

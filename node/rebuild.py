@@ -29,9 +29,10 @@ from node.chain_writer import ChainWriter
 from node.damage import MARK_FILE, lift
 from node.executor import DecidedBlock, Executor
 from node.limits import QUARANTINE_HEIGHTS, WATCHED_HEIGHTS
+from node.log_entries import EndedHeight, LogDamagedError
 from node.scrub import Scrub
 from node.stages import StageClock
-from node.wal import EndedHeight, LogDamagedError, WriteAheadLog
+from node.wal import WriteAheadLog
 
 _FRESH = "state.rebuilding"
 _LOG = "consensus.wal"

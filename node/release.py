@@ -25,9 +25,9 @@ from ledger.validators import ValidatorSet
 from ledger.votes import CERTIFICATE, verify_certificate
 from node import wire
 from node.limits import RELEASE_ROUNDS
+from node.log_entries import LoggedRelease
 from node.rulers import Rulers
 from node.statement import Statement, statement_digest
-from node.wal import LoggedRelease
 
 
 @dataclass(frozen=True, slots=True)

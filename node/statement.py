@@ -25,7 +25,7 @@ from ledger.validators import ValidatorSet
 from node import wire
 from node.identity import Identity
 from node.limits import STATEMENT_BYTES
-from node.wal import Entry, LoggedProposal, LoggedVote, Memory, Recovered
+from node.log_entries import Entry, LoggedProposal, LoggedVote, Memory, Recovered
 
 STATEMENT_TAG = b"kl.statement\0"
 Hex = Annotated[str, Meta(pattern=r"^([0-9a-f]{2})*\Z")]

@@ -26,12 +26,13 @@ from node.folder_lock import locked
 from node.identity import Identity, identify
 from node.keystore import PassphraseSource, load_key
 from node.limits import RELEASE_ROUNDS
+from node.log_entries import LoggedRelease, Memory, Recovered
 from node.members import Members
 from node.quarantine import open_log
 from node.release import Release, judge
 from node.rulers import Rulers
 from node.statement import Statement, make_statement
-from node.wal import LoggedRelease, Memory, Recovered, WriteAheadLog, read_log
+from node.wal import WriteAheadLog, read_log
 
 LOG_FILE = "consensus.wal"
 """The write-ahead log in a data folder."""

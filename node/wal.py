@@ -23,46 +23,8 @@ from ledger.codec import encode
 from ledger.errors import UnavailableError
 from ledger.store.disk import OPERATING_SYSTEM_DISK, Disk, File
 from node.limits import LOG_BUFFER_BYTES, LOG_RESERVE_BYTES, LOG_ROTATE_BYTES
-from node.log_entries import (
-    EndedHeight,
-    Entry,
-    LogDamagedError,
-    LoggedBatch,
-    LoggedBuilt,
-    LoggedChecked,
-    LoggedProposal,
-    LoggedRelease,
-    LoggedTimer,
-    LoggedVote,
-    LoggedWork,
-    LogMended,
-    Memory,
-    Recovered,
-    entries_of,
-    read,
-)
+from node.log_entries import EndedHeight, Entry, LogDamagedError, Recovered, read
 from node.log_records import HEAD_BYTES, make_record
-
-__all__ = [
-    "EndedHeight",
-    "Entry",
-    "LogDamagedError",
-    "LogMended",
-    "LoggedBatch",
-    "LoggedBuilt",
-    "LoggedChecked",
-    "LoggedProposal",
-    "LoggedRelease",
-    "LoggedTimer",
-    "LoggedVote",
-    "LoggedWork",
-    "Memory",
-    "Recovered",
-    "WriteAheadLog",
-    "entries_of",
-    "read_log",
-    "set_aside",
-]
 
 
 class WriteAheadLog:

@@ -18,8 +18,8 @@ from ledger.block import block_hash
 from ledger.errors import KanglianError
 from ledger.store.bodies import BodyFiles
 from node import wire
+from node.log_entries import EndedHeight, LoggedBatch, Memory
 from node.signer import position_of
-from node.wal import EndedHeight, LoggedBatch, Memory
 from p2p.frames import FrameKind
 from tests.crash.disk import History, Image, RecordingDisk, RecordingStore
 from tests.unit.ledger.worlds import SUITE

@@ -28,7 +28,7 @@ from ledger.receipts import RECEIPT
 from ledger.store.port import Place
 from ledger.transaction import SignedTransaction, operation_ids, parse_transaction
 from ledger.votes import CERTIFICATE
-from node import log_entries, wal, wire
+from node import log_entries, wire
 from node.log_records import make_record
 from p2p.frames import LINK_LIMITS, FrameKind, FrameReader, encode_frame
 from p2p.hello import Handshake, LinkFacts
@@ -162,7 +162,7 @@ _HEAD = Struct(">II")
 def _log_file(data: bytes) -> bytes:
     """Intact records re-encode to what was read; a damaged rest is found or not, never believed."""
     behind = 0
-    for end, entry in wal.entries_of(data):
+    for end, entry in log_entries.entries_of(data):
         payload = encode(entry)
         assert data[end - len(payload) : end] == payload
         behind = end
@@ -170,7 +170,7 @@ def _log_file(data: bytes) -> bytes:
     return data
 
 
-def _log_of(entries: list[wal.Entry]) -> bytes:
+def _log_of(entries: list[log_entries.Entry]) -> bytes:
     data = b""
     for entry in entries:
         data += make_record(encode(entry), len(data), 0)
@@ -183,15 +183,15 @@ PROPOSAL = wire.ProposalMessage(1, 0, DIGEST, -1, 1, SIGNATURE, BLOCK_WIRE)
 RESENT = wire.Resent((PROPOSAL,), (VOTE, NIL))
 SYNCED = wire.SyncedBlock(BLOCK_WIRE, BLOCKS.certificate)
 ENTRIES = [
-    wal.LoggedVote(encode(VOTE), own=True),
-    wal.LoggedProposal(encode(PROPOSAL), own=False),
-    wal.LoggedTimer(1, 0, 1),
-    wal.LoggedWork(1),
-    wal.LoggedBuilt(1, 0, DIGEST, BLOCK_WIRE),
-    wal.LoggedChecked(1, 0, DIGEST, 0),
-    wal.LoggedBatch(DIGEST, Place(1, 2, 3, 4), -1),
-    wal.EndedHeight(1, 5, DIGEST),
-    wal.LogMended(),
+    log_entries.LoggedVote(encode(VOTE), own=True),
+    log_entries.LoggedProposal(encode(PROPOSAL), own=False),
+    log_entries.LoggedTimer(1, 0, 1),
+    log_entries.LoggedWork(1),
+    log_entries.LoggedBuilt(1, 0, DIGEST, BLOCK_WIRE),
+    log_entries.LoggedChecked(1, 0, DIGEST, 0),
+    log_entries.LoggedBatch(DIGEST, Place(1, 2, 3, 4), -1),
+    log_entries.EndedHeight(1, 5, DIGEST),
+    log_entries.LogMended(),
 ]
 
 

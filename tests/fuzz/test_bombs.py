@@ -25,7 +25,7 @@ from ledger.proof import PROOF_BYTES, parse_proof
 from ledger.receipts import RECEIPT
 from ledger.transaction import SignedTransaction, parse_transaction
 from ledger.votes import CERTIFICATE
-from node import log_entries, wal, wire
+from node import log_entries, wire
 from p2p.frames import FrameReader
 from rpc import fhir, limits
 from rpc.http_messages import RequestReader
@@ -62,7 +62,7 @@ DECODERS = {
     "block response": (wire.BLOCK_RESPONSE.decode, 10 * protocol.MIB),
     "resent": (wire.RESENT.decode, protocol.MIB),
     "log record": (log_entries.ENTRY.decode, 128 * 1024),
-    "log file": (lambda data: list(wal.entries_of(data)), protocol.MIB),
+    "log file": (lambda data: list(log_entries.entries_of(data)), protocol.MIB),
     "frames": (lambda data: FrameReader().feed(data), 64 * 1024),
     "genesis": (parse_genesis, 4 * protocol.MIB),
     "proof": (parse_proof, PROOF_BYTES),

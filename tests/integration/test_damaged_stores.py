@@ -15,8 +15,9 @@ from ledger.store.descriptor import DescriptorError, check_continuity, read_desc
 from ledger.store.leveldb import LevelStore
 from ledger.store.port import Place
 from node.damage import MARK_FILE, marked
+from node.log_entries import EndedHeight, LoggedBatch
 from node.rebuild import rebuild_blocks, rebuild_state, scrub_stores
-from node.wal import EndedHeight, LoggedBatch, WriteAheadLog
+from node.wal import WriteAheadLog
 from tests.integration.real_chains import DiskChain, grow, numbered_batch
 from tests.unit.ledger.worlds import SUITE
 from tests.unit.node_core.chains import GENESIS, certify, facts

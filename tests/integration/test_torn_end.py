@@ -5,9 +5,7 @@ import pytest
 from ledger.codec import encode
 from ledger.store.port import Place
 from node import wal, wire
-from node.log_entries import read
-from node.quarantine import open_log
-from node.wal import (
+from node.log_entries import (
     EndedHeight,
     LogDamagedError,
     LoggedBatch,
@@ -19,10 +17,11 @@ from node.wal import (
     LoggedVote,
     LoggedWork,
     Memory,
-    WriteAheadLog,
     entries_of,
-    read_log,
+    read,
 )
+from node.quarantine import open_log
+from node.wal import WriteAheadLog, read_log
 from tests.crash.disk import History, RecordingDisk
 from tests.crash.machine import LOG
 from tests.crash.run import images_of

@@ -10,7 +10,7 @@ from ledger.errors import UnavailableError
 from ledger.store.disk import OPERATING_SYSTEM_DISK, OperatingSystemFile
 from ledger.store.port import Place
 from node import limits, wal
-from node.wal import (
+from node.log_entries import (
     EndedHeight,
     LogDamagedError,
     LoggedBatch,
@@ -19,10 +19,9 @@ from node.wal import (
     LoggedTimer,
     LoggedVote,
     LoggedWork,
-    WriteAheadLog,
     entries_of,
-    set_aside,
 )
+from node.wal import WriteAheadLog, set_aside
 
 ENDED = EndedHeight(6, 41, bytes(32))
 ENTRIES = [

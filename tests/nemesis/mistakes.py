@@ -13,8 +13,9 @@ from ledger.store.leveldb import LevelStore
 from node import journal
 from node.chain_writer import ChainWriter
 from node.executor import Executor
+from node.log_entries import EndedHeight, LoggedBatch, LoggedProposal, LoggedVote
 from node.node import RunningNode
-from node.wal import EndedHeight, LoggedBatch, LoggedProposal, LoggedVote, WriteAheadLog
+from node.wal import WriteAheadLog
 
 
 def log_behind():

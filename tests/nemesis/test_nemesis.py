@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from ledger.codec import encode
-from node.wal import LoggedVote, WriteAheadLog
+from node.log_entries import LoggedVote
+from node.wal import WriteAheadLog
 from node.wire import VoteMessage
 
 from .audit import Executed, compare

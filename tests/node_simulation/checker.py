@@ -17,7 +17,7 @@ from ledger.block import BLOCK
 from ledger.ids import Address
 from node import wire
 from node.journal import own_messages
-from node.wal import entries_of
+from node.log_entries import entries_of
 from p2p.frames import FrameKind
 from p2p.scoring import Offence
 from tests.unit.ledger.worlds import SUITE

@@ -18,8 +18,9 @@ from ledger.errors import Reason
 from ledger.ids import Height, Round, ValidatorIndex
 from ledger.votes import CERTIFICATE
 from node import wire
+from node.log_entries import EndedHeight
 from node.sync import SyncAnswer
-from node.wal import EndedHeight, WriteAheadLog
+from node.wal import WriteAheadLog
 from p2p.frames import FrameKind
 from p2p.scoring import Offence
 from tests.unit.ledger.worlds import SUITE

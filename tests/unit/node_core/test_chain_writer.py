@@ -13,8 +13,9 @@ from ledger.ids import BatchDigest
 from ledger.store.blocks import StoredBlock
 from ledger.store.memory import MemoryBodies
 from ledger.store.port import Place
+from node.log_entries import EndedHeight, LoggedBatch, LoggedWork, Memory
 from node.synced import FetchedBlock, append_synced
-from node.wal import EndedHeight, LoggedBatch, LoggedWork, Memory, WriteAheadLog
+from node.wal import WriteAheadLog
 from tests.unit.ledger.worlds import SUITE
 
 from .chains import (

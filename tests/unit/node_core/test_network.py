@@ -13,8 +13,9 @@ from ledger.codec import encode
 from ledger.errors import PeerProtocolError
 from ledger.ids import Height, Round, ValidatorIndex
 from ledger.store.memory import MemoryBodies
-from node import limits, wal, wire
-from node.wal import LoggedProposal, LoggedVote, WriteAheadLog
+from node import limits, log_entries, wire
+from node.log_entries import LoggedProposal, LoggedVote
+from node.wal import WriteAheadLog
 from p2p.frames import FrameKind
 from tests.unit.ledger.worlds import SUITE
 
@@ -314,7 +315,7 @@ def own_messages(entries):
 
 def everything(path):
     """All own messages ever logged, beyond ended heights too."""
-    return own_messages(entry for _, entry in wal.entries_of(path.read_bytes()))
+    return own_messages(entry for _, entry in log_entries.entries_of(path.read_bytes()))
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
@@ -334,7 +335,7 @@ def test_a_node_restarted_at_any_record_of_its_log_never_signs_twice(tmp_path, a
 
     play(first_life)
     data = path.read_bytes()
-    boundaries = [behind for behind, _ in wal.entries_of(data)]
+    boundaries = [behind for behind, _ in log_entries.entries_of(data)]
     logs = {n: (tmp_path / f"{n}.wal").read_bytes() for n in (0, 1, 3)}
     assert len(boundaries) > 20
 
@@ -364,10 +365,10 @@ def test_a_node_restarted_at_any_record_of_its_log_never_signs_twice(tmp_path, a
 
 def above(data, height):
     """The log of a node that crashed while it worked on the height above this one."""
-    fresh = wal.EndedHeight(height, 0, bytes(32))
+    fresh = log_entries.EndedHeight(height, 0, bytes(32))
     kept, ended = [fresh], fresh
-    for _, entry in wal.entries_of(data):
-        if isinstance(entry, wal.EndedHeight):
+    for _, entry in log_entries.entries_of(data):
+        if isinstance(entry, log_entries.EndedHeight):
             if entry.height > height:
                 break
             kept, ended = [], entry
@@ -456,8 +457,8 @@ def test_a_block_that_was_decided_before_its_bodies_were_lost_is_fetched_or_sync
 
     play(first_life)
     data = path.read_bytes()
-    entries = list(wal.entries_of(data))
-    ends = [behind for behind, entry in entries if isinstance(entry, wal.EndedHeight)]
+    entries = list(log_entries.entries_of(data))
+    ends = [behind for behind, entry in entries if isinstance(entry, log_entries.EndedHeight)]
     first_end = next((behind for behind, _ in reversed(entries) if behind < ends[0]), 0)
     path.write_bytes(data[:first_end])
     play(second_life, LocalChain(LostBodies()), disks[2].writer.read_block(1))

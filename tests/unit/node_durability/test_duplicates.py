@@ -12,8 +12,9 @@ from ledger.ids import Height, Round, ValidatorIndex
 from node import wire
 from node.driver_parts import TwinSeen
 from node.limits import DUPLICATE_HEIGHTS
+from node.log_entries import EndedHeight, entries_of
 from node.quarantine import DuplicateInstanceError
-from node.wal import EndedHeight, WriteAheadLog, entries_of
+from node.wal import WriteAheadLog
 from p2p.frames import FrameKind
 from tests.unit.ledger.worlds import SUITE
 from tests.unit.node_core.chains import (

@@ -8,9 +8,10 @@ from consensus.messages import Signed, Vote, VoteKind
 from ledger.codec import encode
 from ledger.ids import BlockHash, Height, Round, ValidatorIndex
 from node import wire
+from node.log_entries import EndedHeight, LoggedVote, LoggedWork, entries_of
 from node.log_records import HEAD_BYTES
 from node.signer import DoubleSignError, Position, position_of
-from node.wal import EndedHeight, LoggedVote, LoggedWork, WriteAheadLog, entries_of
+from node.wal import WriteAheadLog
 from p2p.frames import FrameKind
 from tests.unit.ledger.worlds import SUITE
 from tests.unit.node_core.chains import CHAIN, LocalChain, make_transaction, register, secret_of

@@ -6,8 +6,9 @@ from consensus.events import Adopted
 from ledger.batch import GENESIS_BATCH
 from ledger.ids import Address, BlockHash, Round
 from node.limits import DUPLICATE_HEIGHTS, QUARANTINE_HEIGHTS, WATCHED_HEIGHTS
+from node.log_entries import EndedHeight, LoggedRelease, LoggedWork, Memory, Recovered
 from node.quarantine import gate_of, open_log
-from node.wal import EndedHeight, LoggedRelease, LoggedWork, Memory, Recovered, WriteAheadLog
+from node.wal import WriteAheadLog
 from tests.unit.node_core.chains import VALIDATORS
 from tests.unit.node_core.memory_network import NAMES
 

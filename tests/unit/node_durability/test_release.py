@@ -17,11 +17,12 @@ from ledger.votes import Certificate, VoteType, vote_digest
 from node import wire
 from node.identity import Identity
 from node.limits import RELEASE_ROUNDS
+from node.log_entries import EndedHeight, LoggedVote, Memory, entries_of
 from node.release import judge
 from node.rulers import Rulers
 from node.statement import STATEMENT_TAG, Statement, parse_statement, statement_digest
 from node.stopped import StoppedNode
-from node.wal import EndedHeight, LoggedVote, Memory, WriteAheadLog, entries_of, read_log
+from node.wal import WriteAheadLog, read_log
 from p2p.frames import FrameKind
 from tests.unit.ledger.worlds import SUITE
 from tests.unit.node_core.chains import (
