@@ -65,15 +65,35 @@ class Frontier(Record, frozen=True):
 
         Cost: one hash for the leaf and one for each trailing set bit of the count.
         """
-        peaks = list(self.peaks)
-        node = Node(0, self.count, digest(LEAF + entry))
-        nodes = [node]
-        # A set bit is a finished subtree of the same size on the left: join it, as in a carry.
-        while self.count >> node.level & 1:
-            joined = digest(NODE + peaks.pop() + node.hash)
-            node = Node(node.level + 1, node.index >> 1, joined)
-            nodes.append(node)
-        return Frontier(self.count + 1, (*peaks, node.hash)), tuple(nodes)
+        grown, rows = self.extend(digest, [digest(LEAF + entry)])
+        nodes = (Node(level, self.count >> level, row[0]) for level, row in enumerate(rows))
+        return grown, tuple(nodes)
+
+    def extend(
+        self, digest: Digest, leaves: Sequence[bytes]
+    ) -> tuple["Frontier", list[Sequence[bytes]]]:
+        """The frontier with more leaf hashes, and for each level the nodes that became complete.
+
+        The first of the row of level l has the index `count >> l`; rows that would be empty are
+        left out.  Cost: less than one hash for each leaf.
+        """
+        # Peaks by level, smallest first: one for each set bit of the count.
+        levels = [level for level in range(self.count.bit_length()) if self.count >> level & 1]
+        peaks = dict(zip(levels, reversed(self.peaks), strict=True))
+        rows: list[Sequence[bytes]] = []
+        row, level = leaves, 0
+        while row:
+            rows.append(row)
+            # A peak is a finished subtree on the left: it pairs with the first new node.
+            left = peaks.pop(level, None)
+            whole = row if left is None else [left, *row]
+            if len(whole) % 2:
+                peaks[level] = whole[-1]
+            pairs = zip(whole[0::2], whole[1::2], strict=False)
+            row = [digest(NODE + one + other) for one, other in pairs]
+            level += 1
+        ordered = tuple(peaks[level] for level in sorted(peaks, reverse=True))
+        return Frontier(self.count + len(leaves), ordered), rows
 
     def head(self, digest: Digest) -> TreeHead:
         """The head of the log.  Cost: one hash less than there are peaks."""

@@ -6,7 +6,7 @@ Consensus parameters that an operator of a chain may choose live in genesis, not
 KIB = 1024
 MIB = 1024 * KIB
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Version of every signed format; a change of any byte layout raises it at a given height."""
 
 TRANSACTION_BYTES = 64 * KIB

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from ledger.errors import Reason, Rejected
 from ledger.merkle import LEAF, NODE, Digest
 
 EMPTY = bytes(32)
@@ -23,7 +24,7 @@ DEPTH = 256
 """Bits of a place: no way is longer."""
 
 _DIGITS = "0123456789abcdef"
-_CHILDREN = 16
+CHILDREN = 16
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ class TreeNode:
     __slots__ = ("cells",)
 
     def __init__(self) -> None:
-        self.cells: list[Child] = [None] * (2 * _CHILDREN)
+        self.cells: list[Child] = [None] * (2 * CHILDREN)
 
 
 class NodeStore(Protocol):
@@ -90,6 +91,15 @@ def hash_of(child: Child) -> bytes:
     return child.hash if isinstance(child, Leaf) else child
 
 
+def joined(digest: Digest, left: Child, right: Child) -> Child:
+    """What stands over two children: the one that is there if it is a lone key, else a hash."""
+    if right is None and not isinstance(left, bytes):
+        return left
+    if left is None and not isinstance(right, bytes):
+        return right
+    return digest(NODE + hash_of(left) + hash_of(right))
+
+
 class SparseTree:
     """One tree over its store. `root` is all that has to be remembered beside the nodes."""
 
@@ -109,14 +119,21 @@ class SparseTree:
         """Apply changes that ascend by place, one for each key.
 
         Cost: about 12 hashes for each change in a tree of a million keys.
+        Raises: Rejected(MALFORMED) when the store holds another tree.
         """
         if changes:
             self.root = self._child("", self.root, changes)
 
+    def _node(self, place: str, root: bytes) -> TreeNode:
+        node = self._store.get(place)
+        if node.cells[1] != root:
+            raise Rejected(Reason.MALFORMED, "a node is not the one that stands there", place=place)
+        return node
+
     def _child(self, place: str, child: Child, changes: Sequence[Change]) -> Child:
         """What stands at `place` after the changes below it."""
         if isinstance(child, bytes):
-            return self._changed(place, self._store.get(place), changes)
+            return self._changed(place, self._node(place, child), changes)
         first, value = changes[0]
         if len(changes) == 1 and (child is None or child.place == first):
             return None if value is None else make_leaf(self._digest, first, value)
@@ -132,14 +149,14 @@ class SparseTree:
             return leaves[0] if leaves else None
         node = TreeNode()
         for digit, part in _by_digit(leaves, len(place), _place):
-            node.cells[_CHILDREN + digit] = self._grown(place + _DIGITS[digit], part)
-        return self._settled(place, node, range(_CHILDREN, 2 * _CHILDREN))
+            node.cells[CHILDREN + digit] = self._grown(place + _DIGITS[digit], part)
+        return self._settled(place, node, range(CHILDREN, 2 * CHILDREN))
 
     def _changed(self, place: str, node: TreeNode, changes: Sequence[Change]) -> Child:
         cells, depth = node.cells, len(place)
         changed: list[int] = []
         for digit, part in _by_digit(changes, depth, _changed_place):
-            cell = _CHILDREN + digit
+            cell = CHILDREN + digit
             cells[cell] = self._child(place + _DIGITS[digit], cells[cell], part)
             changed.append(cell)
         return self._settled(place, node, changed)
@@ -158,15 +175,11 @@ class SparseTree:
                 last = parent
                 above.append(parent)
                 left, right = cells[2 * parent], cells[2 * parent + 1]
-                # Written out, the likely case first: these lines run ten times for each change.
+                # The likely case written out: these lines run ten times for each change.
                 if type(left) is bytes and type(right) is bytes:
                     cells[parent] = digest(NODE + left + right)
-                elif right is None and type(left) is not bytes:
-                    cells[parent] = left
-                elif left is None and type(right) is not bytes:
-                    cells[parent] = right
                 else:
-                    cells[parent] = digest(NODE + hash_of(left) + hash_of(right))
+                    cells[parent] = joined(digest, left, right)
             level = above
         root = cells[1]
         if isinstance(root, bytes):
@@ -180,11 +193,12 @@ class SparseTree:
 
         The leaf is that of another key when the place holds none but a lone neighbour. The end has
         as many bits in common with the place as there are siblings.
+        Raises: Rejected(MALFORMED) when the store holds another tree.
         """
         siblings: list[bytes] = []
         child, depth = self.root, 0
         while isinstance(child, bytes):
-            cells, cell = self._store.get(place[:depth]).cells, 1
+            cells, cell = self._node(place[:depth], child).cells, 1
             digit = int(place[depth], 16)
             for bit in (8, 4, 2, 1):
                 cell = 2 * cell + (digit & bit != 0)

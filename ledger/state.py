@@ -1,9 +1,8 @@
 """World state: typed `Map`s and append-only `Log`s, the overlay of a block, and its write set.
 
-What it decides: what a read sees while a block executes, what a failed operation leaves behind
-(nothing), and the state root. What it never does: touch a disk.
-A key is `namespace prefix || path`, so every namespace is a range of its own. The root of protocol
-version 1 chains the write sets: H(previous root || H(write set)).
+What it decides: what a read sees while a block executes, and what a failed operation leaves behind
+(nothing). What it never does: touch a disk.
+A key is `namespace prefix || path`, so every namespace is a range of its own.
 Source: docs/format.md section 8; architecture section 8.
 """
 
@@ -13,14 +12,7 @@ import msgspec
 
 from ledger import limits
 from ledger.codec import Record, Schema, encode
-from ledger.crypto.suite import CryptoSuite
 from ledger.errors import invariant
-from ledger.ids import Hash
-
-STATE_TAG = b"kl.state\0"
-WRITE_SET_TAG = b"kl.write-set\0"
-EMPTY_STATE = Hash(bytes(32))
-"""The root before genesis has written anything."""
 
 V = TypeVar("V")
 
@@ -154,12 +146,6 @@ class Overlay:
                 if entries
             ),
         )
-
-
-def next_state_root(previous: Hash, writes: WriteSet, suite: CryptoSuite) -> Hash:
-    """The state root after a block.  Cost: one hash over the write set."""
-    changes = suite.digest(WRITE_SET_TAG + encode(writes))
-    return Hash(suite.digest(STATE_TAG + previous + changes))
 
 
 def namespace_prefix(module: str, level: int) -> bytes:

@@ -12,8 +12,16 @@ import trio
 from contracts.engine import Engine, Outcome
 from contracts.interface import BlockContext
 from ledger.batch import Batch
-from ledger.block import Block, Header, NamespaceReceipts, receipts_root
+from ledger.block import (
+    Block,
+    Header,
+    NamespaceReceipts,
+    namespace_batches,
+    namespace_shares,
+    receipts_root,
+)
 from ledger.chain import Tip
+from ledger.codec import encode
 from ledger.crypto.suite import CryptoSuite
 from ledger.errors import Reason, Rejected, Store, StoreDamagedError, invariant
 from ledger.genesis import Genesis, chain_of
@@ -23,7 +31,9 @@ from ledger.membership import is_pending
 from ledger.merkle import leaf_hash, root_of_entries
 from ledger.receipts import RECEIPT_TAG
 from ledger.replay import CommittedWindow, ReplayBlock, ReplayWindow, replay_block
-from ledger.state import EMPTY_STATE, Overlay, next_state_root
+from ledger.state import Overlay, namespace_prefix
+from ledger.state_root import BLOCKS_LOG, BlockEntry
+from ledger.state_tree import StateTree
 from ledger.store.results import BlockResults, NamespaceResult, StateStore, StateTip
 from node.limits import SLICE_TRANSACTIONS
 from node.stages import Stage, StageClock
@@ -57,6 +67,7 @@ class Executor:
         self._genesis = genesis
         self._stages = stages
         self._tip: Tip | None = None
+        self._tree = StateTree(self.chain.suite.digest, state)
         if state.tip is None:
             self._install_genesis()
         else:
@@ -95,12 +106,13 @@ class Executor:
         overlay = Overlay(self.state)
         self.engine.install(overlay, self._genesis)
         writes = overlay.write_set()
+        tree = self._tree.apply(0, writes)
         history, nodes = EMPTY_FRONTIER.append(suite.digest, history_entry(self.chain.genesis_hash))
         tip = StateTip(
             height=0,
             block_hash=self.chain.genesis_hash,
             time=self._genesis.time,
-            state_root=next_state_root(EMPTY_STATE, writes, suite),
+            state_root=tree.state_root,
             receipts_root=receipts_root((), suite),
             replay_root=self._committed.root(),
             history=history,
@@ -109,7 +121,7 @@ class Executor:
             operations=0,
         )
         nothing = ReplayBlock(0, tip.time, ())
-        self.state.commit(BlockResults(tip, writes, (), (), nodes, nothing))
+        self.state.commit(BlockResults(tip, writes, (), (), tree, nodes, nothing))
 
     def _check_chain(self) -> None:
         digest = self.chain.suite.digest
@@ -169,7 +181,10 @@ class Executor:
             NamespaceResult(module, level, tuple(encoded))
             for (module, level), encoded in sorted(outcome.receipts.items())
         )
+        summaries = receipt_summaries(receipts, suite)
+        self._note_block(block, overlay, summaries)
         writes = overlay.write_set()
+        tree = self._tree.apply(header.height, writes)
         history, nodes = tip.history.append(suite.digest, history_entry(block.block_hash))
         replay = replay_block(header.height, header.time, outcome.replay)
         forgotten = self._committed.add(replay)
@@ -177,8 +192,8 @@ class Executor:
             height=header.height,
             block_hash=block.block_hash,
             time=header.time,
-            state_root=next_state_root(Hash(tip.state_root), writes, suite),
-            receipts_root=receipts_root(receipt_summaries(receipts, suite), suite),
+            state_root=tree.state_root,
+            receipts_root=receipts_root(summaries, suite),
             replay_root=self._committed.root(),
             history=history,
             must_follow=count > 0 or is_pending(overlay.get, block.header.height),
@@ -188,7 +203,23 @@ class Executor:
         # An expired id may have been executed before: its first receipt holds.
         expired = [item for item in outcome.expired if self.state.locate(item[0]) is None]
         located = [*outcome.located, *expired]
-        return BlockResults(next_tip, writes, receipts, located, nodes, replay, forgotten)
+        return BlockResults(next_tip, writes, receipts, located, tree, nodes, replay, forgotten)
+
+    def _note_block(
+        self, block: DecidedBlock, overlay: Overlay, summaries: tuple[NamespaceReceipts, ...]
+    ) -> None:
+        """Append to the log of each namespace what the block holds of it.
+
+        Names that genesis does not know get no log: anybody could make new ones without end.
+        """
+        suite, height = self.chain.suite, block.header.height
+        shares = namespace_shares(namespace_batches(block.batches), suite)
+        for share, results in zip(shares, summaries, strict=True):
+            if self.engine.has_namespace(share.module, share.level):
+                entry = BlockEntry(height, share.count, share.root, results.count, results.root)
+                log = namespace_prefix(share.module, share.level) + BLOCKS_LOG
+                overlay.append(log, height.to_bytes(8, "big"), encode(entry))
+        overlay.keep()
 
 
 def receipt_summaries(

@@ -140,5 +140,7 @@ SCRUB_PAUSE_MS = 200
 fast, it takes half a percent of the CPU."""
 SCRUB_TRANSACTIONS = 32
 """Transactions decoded and looked up, or keys looked up, in one slice: about 1 ms."""
+SCRUB_VALUES = 8
+"""Map values looked up, each with the way to it in its tree, in one slice: about 1 ms."""
 SCRUB_HASHES = 512
 """Entries hashed in one slice: about 1 ms. A power of two, so that a slice is a subtree."""

@@ -3,7 +3,8 @@
 What it decides: whether the records of a height are those of which its header, and the next one,
 hold roots. Everything is covered: chain of headers, certificates, places and bodies of batches;
 receipts; where ids stand; map values, log entries and log keys, through the write set and its state
-root; nodes of the history. Of the tip only what `getinfo` counts is under no root.
+root; the trees of namespaces and of logs; nodes of the history. Of the tip only what `getinfo`
+counts is under no root.
 What it never does: repair, or write at all.
 Work comes in slices of about a millisecond, so that consensus is not kept waiting.
 Source: research consensus-reliability section 6.3; docs/decisions/0029-damaged-stores.md.
@@ -31,20 +32,32 @@ from ledger.block import (
     certificate_hash,
     receipts_root,
 )
+from ledger.codec import encode
 from ledger.errors import Reason, Rejected, Store, StoreDamagedError
-from ledger.history import history_entry, tree_head
-from ledger.ids import BatchDigest, Hash, TransactionId
+from ledger.history import Frontier, history_entry, tree_head
+from ledger.ids import BatchDigest, TransactionId
 from ledger.merkle import NODE, leaf_hash
 from ledger.merkle import sized_root as sized
 from ledger.merkle import tree_head as head_of
 from ledger.receipts import RECEIPT, RECEIPT_TAG, Receipt, Status
-from ledger.state import EMPTY_STATE, LogWrite, WriteSet, next_state_root
+from ledger.state import LogWrite, WriteSet
+from ledger.state_root import (
+    LogTip,
+    log_leaf,
+    log_place,
+    map_place,
+    namespace_of,
+    state_root,
+    value_digest,
+    writes_root,
+)
+from ledger.state_tree import proved_digest
 from ledger.store.blocks import BlockStore
-from ledger.store.results import Locator, NamespaceResult, StateStore
+from ledger.store.results import Locator, NamespaceResult, StateStore, pack_rows
 from ledger.transaction import Chain, Transaction, operation_ids, parse_transaction
 from ledger.validators import ValidatorSet
 from ledger.votes import CERTIFICATE, Certificate, verify_certificate
-from node.limits import SCRUB_HASHES, SCRUB_TRANSACTIONS
+from node.limits import SCRUB_HASHES, SCRUB_TRANSACTIONS, SCRUB_VALUES
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +106,17 @@ class Scrub:
 
         Raises: StoreDamagedError.
         """
-        store, before, found = Store.BLOCKS, EMPTY_STATE, None
+        store, found = Store.BLOCKS, None
         try:
             if height:
-                found = _, header, certificate = self._block(height)
-                before = Hash(header.state_root)
+                found = _, _, certificate = self._block(height)
                 yield
                 verify_certificate(certificate, self._validators_at(height), self._chain)
                 yield
             committed = self._committed(height)
             store = Store.STATE
             yield from self._receipts(height, committed)
-            yield from self._writes(height, before, committed)
+            yield from self._writes(height, committed)
             self._history(height, committed)
             if found is not None:
                 store = Store.BODIES
@@ -255,25 +267,33 @@ class Scrub:
             yield
         return sized(self._digest, len(entries), head_of(self._digest, heads))
 
-    def _writes(self, height: int, before: Hash, committed: _Committed) -> Iterator[None]:
+    def _writes(self, height: int, committed: _Committed) -> Iterator[None]:
         """The write set leads to the state root, and what it wrote is still there."""
         stored = self._state.writes(height)
         logs: list[LogWrite] = []
+        leaves: dict[bytes, list[bytes]] = {}
         for log, first in stored.logs:
             write = self._state.log_write(log, first)
             if write is None:
                 raise _damaged(Store.STATE, height, "what it appended is missing")
             logs.append(write)
-            yield
-        root = next_state_root(before, WriteSet(stored.maps, tuple(logs)), self._chain.suite)
-        is_same = root == committed.state_root
+            leaves[log] = []
+            for start in range(0, len(write.entries), SCRUB_HASHES):
+                part = write.entries[start : start + SCRUB_HASHES]
+                leaves[log] += [log_leaf(self._digest, entry) for entry in part]
+                yield
+        found = writes_root(self._digest, WriteSet(stored.maps, tuple(logs)), leaves)
+        root = state_root(self._digest, stored.namespaces_root, found)
+        is_same = found == stored.writes_root and root == committed.state_root
         _require(is_same, Store.STATE, height, "writes are not those of the next header")
         yield
-        for start in range(0, len(stored.maps), SCRUB_TRANSACTIONS):
-            for key, value in stored.maps[start : start + SCRUB_TRANSACTIONS]:
+        for start in range(0, len(stored.maps), SCRUB_VALUES):
+            for key, value in stored.maps[start : start + SCRUB_VALUES]:
                 self._map_value(height, key, value)
             yield
         for write in logs:
+            self._log_nodes(height, write, leaves[write.log])
+            yield
             yield from self._log_keys(height, write)
 
     def _map_value(self, height: int, key: bytes, value: bytes | None) -> None:
@@ -283,8 +303,34 @@ class Scrub:
             later = self._state.writes(newest.height).maps
             is_held = any(written == key for written, _ in later)
         elif newest is not None:
-            is_held = newest.value == value
+            is_held = newest.value == value and self._is_in_tree(key, value)
         _require(is_held, Store.STATE, height, f"the value of {key.hex()} is not what it wrote")
+
+    def _is_in_tree(self, key: bytes, value: bytes | None) -> bool:
+        namespace = namespace_of(key)
+        place = map_place(self._digest, key[len(namespace) :])
+        held = proved_digest(self._digest, self._state, namespace, place)
+        return held == (None if value is None else value_digest(self._digest, value))
+
+    def _log_nodes(self, height: int, write: LogWrite, leaves: Sequence[bytes]) -> None:
+        """The nodes of the log's tree that the block completed, and those on their left."""
+        first, log = write.first_sequence, write.log
+        levels = [level for level in range(first.bit_length()) if first >> level & 1]
+        peaks = [self._state.log_node(log, level, (first >> level) - 1) for level in levels]
+        frontier, rows = Frontier(first, tuple(reversed(peaks))).extend(self._digest, leaves)
+        is_same = self._state.log_nodes(log, first) == pack_rows(rows)
+        _require(is_same, Store.STATE, height, "the tree of a log has other nodes")
+        tip = self._state.log_tip(log)
+        if tip is None or frontier.count < tip.frontier.count:
+            return
+        namespace = namespace_of(log)
+        place = log_place(self._digest, log[len(namespace) :])
+        head = value_digest(self._digest, encode(LogTip(height, frontier).head(self._digest)))
+        is_same = (
+            tip == LogTip(height, frontier)
+            and proved_digest(self._digest, self._state, namespace, place) == head
+        )
+        _require(is_same, Store.STATE, height, "the head of a log is another")
 
     def _log_keys(self, height: int, write: LogWrite) -> Iterator[None]:
         first, count = write.first_sequence, len(write.entries)

@@ -1,28 +1,36 @@
 """The state store: world state and what execution found out, one synced write per block.
 
-Keys: `m` map values with the height that wrote them, `c` log counts, `l` log entries by first
-position of their block, `k` log positions by key, `r` receipts and `s` writes by height, `w`
-entries of the replay window by height, `i` where an operation stands, `y` nodes of the history log,
-`t` tip. The tip is inside the same write, so a block is executed wholly or not at all.
+Keys: `m` map values with the height that wrote them, `c` tips of logs, `l` log entries and `g`
+nodes of their tree by first position of their block, `k` log positions by key, `z` roots and `a`
+nodes of the trees of namespaces, `r` receipts and `s` writes by height, `w` entries of the replay
+window by height, `i` where an operation stands, `y` nodes of the history log, `t` tip, `v` format.
+The tip is inside the same write, so a block is executed wholly or not at all.
 With `s`, and a deleted key kept as an empty `m`, every record can be compared with a root that a
 header holds: docs/decisions/0029-damaged-stores.md.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from ledger import limits
 from ledger.codec import Record, Schema, encode
-from ledger.errors import Store, StoreDamagedError, invariant
+from ledger.errors import Store, StoreDamagedError, UnavailableError, invariant
 from ledger.history import Frontier, Node
 from ledger.ids import Hash, TransactionId
 from ledger.replay import ReplayBlock
 from ledger.state import LogEntry, LogWrite, WriteSet
+from ledger.state_root import LOG_TIP, LogTip
+from ledger.state_tree import VERSIONS, GrownLog, TreeChanges
 from ledger.store.port import KeyValueStore, Write
 
 _TIP = b"t"
+_FORMAT = b"v"
+_FORMAT_NUMBER = b"2"
+"""Raised whenever records of an older node would be misread."""
 _FIRST = bytes(8)
 _LAST = b"\xff" * 8
+_COUNT_BYTES = 4
 # One block's appends to one log, or its receipts: bounded by the block, four times over for codec.
 _RESULT_BYTES = 4 * limits.BLOCK_BYTES
 # Accounts above all: who signs often is looked up for every transaction. About 4 MB.
@@ -70,10 +78,15 @@ class StoredValue(Record, frozen=True):
 
 
 class StoredWrites(Record, frozen=True):
-    """What one block wrote: its map writes, and where its appends begin in which logs."""
+    """What one block wrote: its map writes, and where its appends begin in which logs.
+
+    With both parts of the state root that it led to.
+    """
 
     maps: tuple[tuple[bytes, bytes | None], ...]
     logs: tuple[tuple[bytes, int], ...]
+    namespaces_root: bytes
+    writes_root: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +97,7 @@ class BlockResults:
     writes: WriteSet
     receipts: tuple[NamespaceResult, ...]
     located: Sequence[tuple[TransactionId, Locator]]
+    tree: TreeChanges
     history: Sequence[Node]
     replay: ReplayBlock
     forgotten: Sequence[int] = ()
@@ -95,7 +109,6 @@ _RESULTS = Schema(tuple[NamespaceResult, ...], max_bytes=_RESULT_BYTES)
 _LOG_WRITE = Schema(LogWrite, max_bytes=_RESULT_BYTES)
 _VALUE = Schema(StoredValue, max_bytes=limits.MAP_VALUE_BYTES + 32)
 _WRITES = Schema(StoredWrites, max_bytes=_RESULT_BYTES)
-_NO_WRITES = StoredWrites((), ())
 _REPLAY = Schema(ReplayBlock, max_bytes=_RESULT_BYTES)
 
 
@@ -103,13 +116,22 @@ class StateStore:
     """Committed state; implements `ledger.state.StateReader`."""
 
     def __init__(self, store: KeyValueStore) -> None:
-        """Raises: StoreDamagedError when there are records but no tip: this is no new store."""
+        """Open what was committed.
+
+        Raises: StoreDamagedError when there are records but no tip: this is no new store;
+            UnavailableError when another version of Kanglian wrote it.
+        """
         self._store = store
         self._cache: dict[bytes, bytes | None] = {}
         data = store.get(_TIP)
         if data is None:
             for _ in store.scan(b"", b"\xff", reverse=False):
                 raise StoreDamagedError(Store.STATE, "the tip", "it is missing")
+        elif (number := store.get(_FORMAT)) != _FORMAT_NUMBER:
+            raise UnavailableError(
+                f"the state store has format {(number or b'1').decode()}, and this version reads "
+                f"format {_FORMAT_NUMBER.decode()} alone: the chain needs the version that wrote it"
+            )
         self.tip = None if data is None else _STATE_TIP.decode(data)
 
     def get(self, key: bytes, /) -> bytes | None:
@@ -129,10 +151,57 @@ class StateStore:
         data = self._store.get(b"m" + key)
         return None if data is None else _VALUE.decode(data)
 
+    def written_roots(self) -> list[tuple[int, bytes, bytes]]:
+        """Of the newest heights that did not change the state after the first of them."""
+        found: list[tuple[int, bytes, bytes]] = []
+        for height in range(-1 if self.tip is None else self.tip.height, -1, -1):
+            stored = self.writes(height)
+            found.insert(0, (height, stored.namespaces_root, stored.writes_root))
+            if stored.maps or stored.logs or len(found) == VERSIONS:
+                break
+        return found
+
+    def tree_roots(self) -> Iterator[tuple[bytes, bytes]]:
+        """The encoded roots of the trees of all namespaces that have been written to."""
+        for key, data in self._store.scan(b"z", b"{", reverse=False):
+            yield key[1:], data
+
+    def tree_node(self, namespace: bytes, place: str, /) -> bytes | None:
+        """An encoded node of a namespace's tree."""
+        return self._store.get(_node_key(namespace, place))
+
+    def log_tip(self, log: bytes, /) -> LogTip | None:
+        """What a log grows from; None before its first entry."""
+        data = self._store.get(b"c" + log)
+        return None if data is None else LOG_TIP.decode(data)
+
     def log_count(self, log: bytes, /) -> int:
         """How many entries a log has."""
-        data = self._store.get(b"c" + log)
-        return 0 if data is None else int.from_bytes(data, "big")
+        tip = self.log_tip(log)
+        return 0 if tip is None else tip.frontier.count
+
+    def log_node(self, log: bytes, level: int, index: int) -> bytes:
+        """The hash of a complete subtree of a log.
+
+        Raises: StoreDamagedError when it is missing.
+        """
+        # A node is complete with its last entry, and is kept with the block that appended that.
+        prefix, last = b"g" + log, (index + 1 << level) - 1
+        stop = prefix + (last + 1).to_bytes(8, "big")
+        for key, data in self._store.scan(prefix + _FIRST, stop, reverse=True):
+            first = int.from_bytes(key[-8:], "big")
+            behind = first + int.from_bytes(data[:_COUNT_BYTES], "big")
+            before = sum((behind >> lower) - (first >> lower) for lower in range(level))
+            at = _COUNT_BYTES + 32 * (before + index - (first >> level))
+            if found := data[at : at + 32]:
+                return found
+            break
+        where = f"node {level}/{index} of log {log.hex()}"
+        raise StoreDamagedError(Store.STATE, where, "it is missing")
+
+    def log_nodes(self, log: bytes, first_sequence: int) -> bytes | None:
+        """The nodes that one block completed in a log, as `pack_rows` made them."""
+        return self._store.get(b"g" + log + first_sequence.to_bytes(8, "big"))
 
     def log_entry(self, log: bytes, sequence: int, /) -> LogEntry | None:
         """The entry at a position: found in the newest block's appends that begin at or before."""
@@ -168,9 +237,14 @@ class StateStore:
         return self._store.get(b"k" + log + key + sequence.to_bytes(8, "big")) is not None
 
     def writes(self, height: int) -> StoredWrites:
-        """What a block wrote."""
+        """What a block wrote, and the roots that it led to.
+
+        Raises: StoreDamagedError when it is missing.
+        """
         data = self._store.get(b"s" + height.to_bytes(8, "big"))
-        return _NO_WRITES if data is None else _WRITES.decode(data)
+        if data is None:
+            raise StoreDamagedError(Store.STATE, f"height {height}", "its writes are missing")
+        return _WRITES.decode(data)
 
     def replay_blocks(self) -> Iterator[ReplayBlock]:
         """What each block of the committed replay window added to it, oldest first."""
@@ -207,18 +281,22 @@ class StateStore:
         batch: list[Write] = [
             (b"m" + key, encode(StoredValue(tip.height, value))) for key, value in maps
         ]
-        for write in logs:
-            batch.extend(_log_writes(write))
+        for write, grown in zip(logs, done.tree.logs, strict=True):
+            batch.extend(_log_writes(write, grown))
+        batch += [(_node_key(name, place), node) for name, place, node in done.tree.nodes]
+        batch += [(b"z" + name, root) for name, root in done.tree.roots]
         batch += [(b"i" + operation_id, encode(locator)) for operation_id, locator in done.located]
         batch += [(_history_key(node.level, node.index), node.hash) for node in done.history]
-        if maps or logs:
-            firsts = tuple((write.log, write.first_sequence) for write in logs)
-            batch.append((b"s" + height, encode(StoredWrites(maps, firsts))))
+        firsts = tuple((write.log, write.first_sequence) for write in logs)
+        roots = done.tree.namespaces_root, done.tree.writes_root
+        batch.append((b"s" + height, encode(StoredWrites(maps, firsts, *roots))))
         if done.receipts:
             batch.append((b"r" + height, encode(done.receipts)))
         if done.replay.namespaces:
             batch.append((b"w" + height, encode(done.replay)))
         batch += [(b"w" + gone.to_bytes(8, "big"), None) for gone in done.forgotten]
+        if self.tip is None:
+            batch.append((_FORMAT, _FORMAT_NUMBER))
         batch.append((_TIP, encode(tip)))
         self._store.write(batch)
         for key, value in maps:
@@ -235,12 +313,22 @@ def _history_key(level: int, index: int) -> bytes:
     return b"y" + bytes([level]) + index.to_bytes(8, "big")
 
 
-def _log_writes(write: LogWrite) -> list[Write]:
+def pack_rows(rows: Sequence[Sequence[bytes]]) -> bytes:
+    """The number of entries, and the nodes that they completed, level by level."""
+    return len(rows[0]).to_bytes(_COUNT_BYTES, "big") + b"".join(chain.from_iterable(rows))
+
+
+def _node_key(namespace: bytes, place: str) -> bytes:
+    return b"a" + namespace + place.encode()
+
+
+def _log_writes(write: LogWrite, grown: GrownLog) -> list[Write]:
     first, log = write.first_sequence, write.log
-    count = first + len(write.entries)
+    start = first.to_bytes(8, "big")
     writes: list[Write] = [
-        (b"c" + log, count.to_bytes(8, "big")),
-        (b"l" + log + first.to_bytes(8, "big"), encode(write)),
+        (b"c" + log, encode(grown.tip)),
+        (b"l" + log + start, encode(write)),
+        (b"g" + log + start, pack_rows(grown.rows)),
     ]
     prefix = b"k" + log
     writes += [

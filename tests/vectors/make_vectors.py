@@ -1,4 +1,4 @@
-"""Writes `format-1.json`: published vectors for every signed or hashed byte format.
+"""Writes `format-2.json`: published vectors for every signed or hashed byte format.
 
 Another implementation needs this file and `docs/format.md`, nothing else. Every secret is the
 SHA-256 of its name and every signature has the nonce of RFC 6979, so a run makes the same bytes.
@@ -20,9 +20,11 @@ from ledger.history import EMPTY_FRONTIER, consistency_path, history_entry
 from ledger.history import inclusion_path as history_path
 from ledger.merkle import inclusion_path, leaf_hash, root_of_entries, tree_head
 from ledger.replay import NO_NAMESPACE, CommittedWindow, replay_block
-from ledger.state import EMPTY_STATE, LogEntry, LogWrite, WriteSet, next_state_root
+from ledger.state import LogEntry, LogWrite, WriteSet, namespace_prefix
+from ledger.state_tree import StateTree
 from ledger.transaction import Transaction, operation_ids, operations_root
 from ledger.votes import VoteType, proposal_digest, vote_digest
+from tests.unit.ledger.memory_trees import MemoryTrees
 from tests.unit.ledger.worlds import (
     BOARD,
     CHAIN,
@@ -42,7 +44,7 @@ from tests.unit.ledger.worlds import (
     two_blocks,
 )
 
-PATH = Path(__file__).with_name("format-1.json")
+PATH = Path(__file__).with_name("format-2.json")
 
 
 def positional(value: object) -> object:
@@ -200,16 +202,33 @@ def data_index() -> dict[str, object]:
     }
 
 
-def state() -> dict[str, object]:
-    writes = WriteSet(
-        maps=((b"key", b"value"), (b"other", None)),
-        logs=(LogWrite(b"log", 3, (LogEntry(b"k", b"entry"),)),),
+def state() -> list[dict[str, object]]:
+    """Two blocks on two namespaces: values, a deletion, logs that grow."""
+    emr, trial = namespace_prefix("emr", 0), namespace_prefix("trial", 3)
+    blocks = (
+        WriteSet(
+            maps=((emr + b"key", b"value"), (emr + b"other", b"1"), (trial + b"key", b"2")),
+            logs=(LogWrite(emr + b"log", 0, (LogEntry(b"k", b"first"), LogEntry(b"k", b"2nd"))),),
+        ),
+        WriteSet(
+            maps=((emr + b"other", None), (emr + b"third", b"3"), (trial + b"key", None)),
+            logs=(LogWrite(emr + b"log", 2, (LogEntry(b"l", b"third"),)),),
+        ),
     )
-    return {
-        "write_set": encode(writes).hex(),
-        "previous_root": EMPTY_STATE.hex(),
-        "root": next_state_root(EMPTY_STATE, writes, SUITE).hex(),
-    }
+    store, found = MemoryTrees(), list[dict[str, object]]()
+    tree = StateTree(SUITE.digest, store)
+    for height, writes in enumerate(blocks):
+        changes = tree.apply(height, writes)
+        store.commit(height, writes, changes)
+        found.append(
+            {
+                "writes": encode(writes).hex(),
+                "namespaces_root": changes.namespaces_root.hex(),
+                "writes_root": changes.writes_root.hex(),
+                "state_root": changes.state_root.hex(),
+            }
+        )
+    return found
 
 
 def replay() -> list[dict[str, object]]:

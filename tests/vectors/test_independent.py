@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 
-VECTORS = json.loads(Path(__file__).with_name("format-1.json").read_text(encoding="utf-8"))
+VECTORS = json.loads(Path(__file__).with_name("format-2.json").read_text(encoding="utf-8"))
 CURVES = {1: ec.SECP256K1(), 2: ec.SECP256R1()}
 
 
@@ -222,11 +222,69 @@ def test_trees():
     assert from_path(entries[4], position).hex() == item["sized_root"]
 
 
+def sparse(pairs: dict[bytes, bytes], depth: int = 0) -> bytes:
+    """Section 8, by the definition."""
+    if not pairs:
+        return bytes(32)
+    if len(pairs) == 1:
+        ((place, value),) = pairs.items()
+        return sha256(b"\0kl.state-leaf\0" + place + value).digest()
+    halves: list[dict[bytes, bytes]] = [{}, {}]
+    for place, value in pairs.items():
+        halves[place[depth // 8] >> 7 - depth % 8 & 1][place] = value
+    return node(*(sparse(half, depth + 1) for half in halves))
+
+
+def namespace_tree(namespace: bytes, maps: dict, logs: dict, heights: dict) -> bytes:
+    cut, pairs = len(namespace), dict[bytes, bytes]()
+    for key, value in maps.items():
+        if key[:cut] == namespace and value is not None:
+            place = tagged("kl.state-key", b"\0" + key[cut:])
+            pairs[place] = tagged("kl.state-value", value)
+    for log, entries in logs.items():
+        if log[:cut] == namespace:
+            rows = [b"kl.log-entry\0" + msgpack.packb(entry) for entry in entries]
+            log_head = msgpack.packb([len(entries), heights[log], root(rows)])
+            pairs[tagged("kl.state-key", b"\1" + log[cut:])] = tagged("kl.state-value", log_head)
+    return sparse(pairs)
+
+
+def written(namespace: bytes, maps: list, logs: list) -> bytes | None:
+    cut = len(namespace)
+    own_maps = [[key[cut:], value] for key, value in maps if key[:cut] == namespace]
+    own_logs = []
+    for log, first, entries in logs:
+        if log[:cut] == namespace:
+            leaves = [leaf(b"kl.log-entry\0" + msgpack.packb(entry)) for entry in entries]
+            appended = tagged("kl.appended", b"".join(leaves))
+            own_logs.append([log[cut:], first, len(entries), appended])
+    if not own_maps and not own_logs:
+        return None
+    digest = tagged("kl.writes", msgpack.packb([own_maps, own_logs]))
+    module, level = namespace[:-2].decode(), namespace[-1]
+    return b"kl.namespace-writes\0" + msgpack.packb([module, level, digest])
+
+
 def test_state():
-    item = VECTORS["state"]
-    changes = tagged("kl.write-set", bytes.fromhex(item["write_set"]))
-    previous = bytes.fromhex(item["previous_root"])
-    assert tagged("kl.state", previous + changes).hex() == item["root"]
+    maps, logs, heights = {}, {}, {}
+    namespaces = [b"emr\0\0", b"trial\0\3"]
+    for height, item in enumerate(VECTORS["state"]):
+        new_maps, new_logs = msgpack.unpackb(bytes.fromhex(item["writes"]))
+        maps |= dict(new_maps)
+        for log, first, entries in new_logs:
+            assert len(logs.setdefault(log, [])) == first
+            logs[log] += entries
+            heights[log] = height
+        roots = {name: namespace_tree(name, maps, logs, heights) for name in namespaces}
+        pairs = {
+            tagged("kl.state-key", name): one for name, one in roots.items() if one != bytes(32)
+        }
+        namespaces_root = sparse(pairs)
+        assert namespaces_root.hex() == item["namespaces_root"]
+        entries = [written(name, new_maps, new_logs) for name in namespaces]
+        writes_root = root([entry for entry in entries if entry is not None])
+        assert writes_root.hex() == item["writes_root"]
+        assert tagged("kl.state", namespaces_root + writes_root).hex() == item["state_root"]
 
 
 def replay_root(blocks: list[list], time: int) -> bytes:

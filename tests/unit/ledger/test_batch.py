@@ -91,7 +91,7 @@ def test_a_wrong_count_or_root_is_refused():
 def test_another_chain_or_version_is_refused():
     assert refusal(altered(genesis_hash=bytes(32))) is Reason.WRONG_CHAIN
     assert refusal(altered(group=2)) is Reason.WRONG_CHAIN
-    assert refusal(altered(version=2)) is Reason.UNSUPPORTED_VERSION
+    assert refusal(altered(version=limits.PROTOCOL_VERSION + 1)) is Reason.UNSUPPORTED_VERSION
 
 
 def test_a_bad_transaction_spoils_the_batch():

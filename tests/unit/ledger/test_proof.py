@@ -7,6 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from ledger import limits
 from ledger.batch import Batch
 from ledger.block import HEADER, block_hash
 from ledger.codec import encode
@@ -287,7 +288,10 @@ def recertified(blocks: TwoBlocks, **fields: object) -> RegistrationProof:
 
 def test_a_certified_header_of_another_group_version_or_validator_set_is_refused():
     assert refusal(recertified(BLOCKS, group=2)) is Reason.WRONG_CHAIN
-    assert refusal(recertified(BLOCKS, version=2)) is Reason.UNSUPPORTED_VERSION
+    assert (
+        refusal(recertified(BLOCKS, version=limits.PROTOCOL_VERSION + 1))
+        is Reason.UNSUPPORTED_VERSION
+    )
     forged = recertified(BLOCKS, validators_hash=secret("others"))
     assert refusal(forged) is Reason.BAD_CERTIFICATE
 

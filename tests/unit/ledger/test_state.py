@@ -1,12 +1,10 @@
-"""A failed operation leaves nothing; a block's writes have one form and chain the state root."""
+"""A failed operation leaves nothing; a block's writes have one form."""
 
-import msgpack
 import pytest
 
 from ledger.codec import Record, Schema
 from ledger.errors import InvariantError
-from ledger.state import EMPTY_STATE, LogEntry, Overlay, next_state_root
-from tests.unit.ledger.worlds import SUITE
+from ledger.state import LogEntry, Overlay
 
 
 class Number(Record, frozen=True):
@@ -78,14 +76,3 @@ def test_an_unsettled_operation_has_no_write_set():
     overlay.put(b"a", b"1")
     with pytest.raises(InvariantError):
         overlay.write_set()
-
-
-def test_the_state_root_chains_the_hash_of_the_write_set():
-    overlay = Overlay(Committed())
-    overlay.put(b"a", b"1")
-    overlay.append(b"log", b"k", b"e")
-    overlay.keep()
-    array = msgpack.packb([[[b"a", b"1"]], [[b"log", 1, [[b"k", b"e"]]]]])
-    changes = SUITE.digest(b"kl.write-set\0" + array)
-    expected = SUITE.digest(b"kl.state\0" + EMPTY_STATE + changes)
-    assert next_state_root(EMPTY_STATE, overlay.write_set(), SUITE) == expected

@@ -100,7 +100,9 @@ def test_bytes_that_are_not_canonical_are_refused():
     long_integer = plain(1).wire.replace(b"\x91\x92\x00\xc4\x40", b"\x91\x92\xcc\x00\xc4\x40")
     assert long_integer != plain(1).wire
     assert refusal(long_integer) is Reason.NON_CANONICAL
-    inner = body.replace(b"\x01\xc4\x20", b"\xcc\x01\xc4\x20", 1)
+    version = bytes([limits.PROTOCOL_VERSION]) + b"\xc4\x20"
+    inner = body.replace(version, b"\xcc" + version, 1)
+    assert inner != body
     assert refusal(msgpack.packb([inner, script, signatures, None])) is Reason.NON_CANONICAL
     assert refusal(plain(1).wire + b"\0") is Reason.MALFORMED
     assert refusal(plain(1).wire[:-1]) is Reason.MALFORMED
@@ -167,7 +169,7 @@ def test_a_name_has_only_small_letters_digits_and_underlines(name):
 
 
 def test_another_version_is_refused():
-    for version in (0, 2, 255):
+    for version in (0, limits.PROTOCOL_VERSION - 1, limits.PROTOCOL_VERSION + 1, 255):
         assert refusal(altered_body(version=version)) is Reason.UNSUPPORTED_VERSION
 
 

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
+from ledger import limits
 from ledger.addresses import (
     AddressKind,
     address_of,
@@ -194,7 +195,7 @@ def make_body(
     chain: Chain = CHAIN,
 ) -> TransactionBody:
     return TransactionBody(
-        version=1,
+        version=limits.PROTOCOL_VERSION,
         genesis_hash=chain.genesis_hash,
         group=chain.group,
         module=module,
@@ -269,7 +270,7 @@ def make_batch(transactions: Sequence[Transaction], author: int = 0, sequence: i
     """A batch of validator `author`; it puts the transactions into namespace order."""
     ordered = sorted(transactions, key=namespace_order)
     header = BatchHeader(
-        version=1,
+        version=limits.PROTOCOL_VERSION,
         genesis_hash=CHAIN.genesis_hash,
         group=CHAIN.group,
         author=VALIDATORS.members[author].address,
@@ -309,7 +310,7 @@ def make_header(
     certificate: bytes = b"",
     validators: ValidatorSet = VALIDATORS,
     group: int = CHAIN.group,
-    version: int = 1,
+    version: int = limits.PROTOCOL_VERSION,
 ) -> Header:
     empty = empty_root(SUITE)
     members = validators.hash(SUITE)

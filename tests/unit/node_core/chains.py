@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from contracts.interface import BlockContext
+from ledger import limits
 from ledger.addresses import AddressKind, address_of, encode_text, single_key_script
 from ledger.batch import (
     GENESIS_BATCH,
@@ -160,7 +161,7 @@ def make_transaction(
     else:
         payload = EnvelopeSummary(len(operations), operations_root(operations, SUITE), atomic)
     body = TransactionBody(
-        version=1,
+        version=limits.PROTOCOL_VERSION,
         genesis_hash=CHAIN.genesis_hash,
         group=CHAIN.group,
         module="emr",
@@ -190,7 +191,7 @@ def make_batch(transactions, sequence: int = 0, author: int = 0) -> Batch:
     """A batch of validator `author`, signed; the transactions come into namespace order."""
     ordered = sorted(transactions, key=namespace_order)
     header = BatchHeader(
-        version=1,
+        version=limits.PROTOCOL_VERSION,
         genesis_hash=CHAIN.genesis_hash,
         group=CHAIN.group,
         author=VALIDATORS.members[author].address,

@@ -6,6 +6,7 @@ from trio.testing import MockClock
 
 from consensus.messages import Vote, VoteKind
 from contracts.changes import Change
+from ledger import limits
 from ledger.batch import (
     GENESIS_BATCH,
     BatchHeader,
@@ -356,7 +357,7 @@ def batch_by(name, anchor):
     """A batch of a node, made when its newest block was that of `anchor`."""
     order = sorted(transactions(1_000 + anchor, 1), key=namespace_order)
     header = BatchHeader(
-        version=1,
+        version=limits.PROTOCOL_VERSION,
         genesis_hash=CHAIN.genesis_hash,
         group=CHAIN.group,
         author=name,

@@ -1,0 +1,331 @@
+"""The authenticated state as a node holds it: a tree for each namespace, and the last heights.
+
+What it decides: the state root after each block, and what proves a value or its absence. What it
+never does: write to a store; what a block changes is handed to the one write that makes the block
+durable. Trees are changed in place. What a block replaced is remembered for some heights, because
+the root of a height is certified by the header of the next: a proof is made for a state that is no
+longer the newest.
+Source: docs/format.md section 8; docs/decisions/0034-state-root.md.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ledger.codec import encode
+from ledger.errors import Rejected, Store, StoreDamagedError
+from ledger.history import EMPTY_FRONTIER
+from ledger.ids import Hash
+from ledger.limits import MIB
+from ledger.merkle import Digest
+from ledger.sparse import Change, Child, SparseTree, TreeNode, hash_of, place_of
+from ledger.sparse_proof import prove, root_of_path
+from ledger.state import WriteSet
+from ledger.state_root import (
+    LogTip,
+    log_leaf,
+    log_place,
+    map_place,
+    namespace_of,
+    state_root,
+    value_digest,
+    writes_root,
+)
+from ledger.tree_node import decode_child, decode_node, encode_child, encode_node
+
+VERSIONS = 16
+"""Heights whose state can be proved: two seconds under load, hours of an idle chain."""
+VERSION_BYTES = 32 * MIB
+"""What they may hold; beyond it only the newest two are kept."""
+# The upper three levels of nodes stay in memory: 273 for each namespace, about 1 MB.
+_CACHED_DIGITS = 2
+
+Namespace = bytes
+Digits = str
+
+
+class TreeReader(Protocol):
+    """Where committed trees are read."""
+
+    def get(self, key: bytes, /) -> bytes | None:
+        """The value of a map key."""
+        ...
+
+    def written_roots(self) -> Iterable[tuple[int, bytes, bytes]]:
+        """Height, root over namespaces and root of writes of the newest heights, oldest first.
+
+        None but the first of them wrote anything, so that all led to the newest state.
+        """
+        ...
+
+    def tree_roots(self) -> Iterable[tuple[Namespace, bytes]]:
+        """The encoded root of every tree that is not empty."""
+        ...
+
+    def tree_node(self, namespace: Namespace, place: Digits, /) -> bytes | None:
+        """An encoded node."""
+        ...
+
+    def log_tip(self, log: bytes, /) -> LogTip | None:
+        """What a log grows from."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GrownLog:
+    """What a block did to one log: its new tip, and the nodes that became complete, by level."""
+
+    log: bytes
+    tip: LogTip
+    first_sequence: int
+    rows: Sequence[Sequence[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class TreeChanges:
+    """What a block changed, for the store, and the roots that it led to."""
+
+    state_root: Hash
+    namespaces_root: bytes
+    writes_root: bytes
+    nodes: Sequence[tuple[Namespace, Digits, bytes | None]]
+    roots: Sequence[tuple[Namespace, bytes]]
+    logs: Sequence[GrownLog]
+
+
+@dataclass(slots=True)
+class _Version:
+    """What a block replaced, and the roots it led to."""
+
+    height: int
+    namespaces_root: bytes
+    writes_root: bytes
+    roots: dict[Namespace, Child] = field(default_factory=dict[Namespace, Child])
+    nodes: dict[tuple[Namespace, Digits], bytes | None] = field(
+        default_factory=dict[tuple[Namespace, Digits], bytes | None]
+    )
+    values: dict[bytes, bytes | None] = field(default_factory=dict[bytes, bytes | None])
+    logs: dict[bytes, LogTip | None] = field(default_factory=dict[bytes, LogTip | None])
+    size_bytes: int = 0
+
+
+class _Nodes:
+    """The nodes of one namespace's tree; implements `ledger.sparse.NodeStore`.
+
+    Between `begin` and `end` it collects what changes.
+    """
+
+    __slots__ = ("_cache", "_changed", "_digest", "_namespace", "_old", "_reader")
+
+    def __init__(self, digest: Digest, reader: TreeReader, namespace: Namespace) -> None:
+        self._digest = digest
+        self._reader = reader
+        self._namespace = namespace
+        self._cache: dict[Digits, tuple[TreeNode, bytes]] = {}
+        self._old: dict[Digits, bytes | None] = {}
+        self._changed: dict[Digits, TreeNode | None] = {}
+
+    def get(self, place: Digits, /) -> TreeNode:
+        cached = self._cache.get(place)
+        if cached is None:
+            cached = self._read(place)
+        self._old.setdefault(place, cached[1])
+        return cached[0]
+
+    def _read(self, place: Digits) -> tuple[TreeNode, bytes]:
+        data = self._reader.tree_node(self._namespace, place)
+        where = f"node {place or 'at the root'} of the tree of {self._namespace.hex()}"
+        if data is None:
+            raise StoreDamagedError(Store.STATE, where, "it is missing")
+        try:
+            found = decode_node(self._digest, data), data
+        except Rejected as refusal:
+            raise StoreDamagedError(Store.STATE, where, str(refusal)) from refusal
+        self._remember(place, *found)
+        return found
+
+    def _remember(self, place: Digits, node: TreeNode, data: bytes) -> None:
+        if len(place) <= _CACHED_DIGITS:
+            self._cache[place] = node, data
+
+    def put(self, place: Digits, node: TreeNode, /) -> None:
+        self._changed[place] = node
+
+    def drop(self, place: Digits, /) -> None:
+        self._changed[place] = None
+
+    def taken(self) -> Iterable[tuple[Digits, bytes | None, bytes | None]]:
+        """What changed: place, old and new bytes; nothing is collected any more."""
+        for place, node in self._changed.items():
+            old = self._old.get(place)
+            if node is None:
+                self._cache.pop(place, None)
+                if old is not None:
+                    yield place, old, None
+                continue
+            data = encode_node(node)
+            self._remember(place, node, data)
+            yield place, old, data
+        self._changed.clear()
+        self._old.clear()
+
+
+def proved_digest(
+    digest: Digest, reader: TreeReader, namespace: Namespace, place: Digits
+) -> bytes | None:
+    """The digest of the value that a committed tree holds at a place, read anew from the store.
+
+    Raises: StoreDamagedError when the way there does not lead from the root.
+    """
+    where = f"the tree of {namespace.hex()}"
+    root = dict(reader.tree_roots()).get(namespace, b"")
+    try:
+        tree = SparseTree(digest, _Nodes(digest, reader, namespace), decode_child(digest, root))
+        value, path = prove(tree, place)
+        if root_of_path(digest, place, value, path) == tree.root_hash:
+            return value
+    except Rejected as refusal:
+        raise StoreDamagedError(Store.STATE, where, str(refusal)) from refusal
+    raise StoreDamagedError(Store.STATE, where, f"the way to {place} does not lead from the root")
+
+
+class _MapNodes:
+    """The nodes of the tree over all namespaces; small, and made anew at the start."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[Digits, TreeNode] = {}
+
+    def get(self, place: Digits, /) -> TreeNode:
+        return self._nodes[place]
+
+    def put(self, place: Digits, node: TreeNode, /) -> None:
+        self._nodes[place] = node
+
+    def drop(self, place: Digits, /) -> None:
+        self._nodes.pop(place, None)
+
+
+class StateTree:
+    """All trees of a state. The store behind `reader` follows by what `apply` returns."""
+
+    def __init__(self, digest: Digest, reader: TreeReader) -> None:
+        """Raises: StoreDamagedError."""
+        self._digest = digest
+        self._reader = reader
+        self._nodes: dict[Namespace, _Nodes] = {}
+        self._trees: dict[Namespace, SparseTree] = {}
+        self._namespaces = SparseTree(digest, _MapNodes())
+        self._tips: dict[bytes, LogTip | None] = {}
+        self._versions: deque[_Version] = deque()
+        self._version_bytes = 0
+        for namespace, data in reader.tree_roots():
+            try:
+                self._tree(namespace).root = decode_child(digest, data)
+            except Rejected as refusal:
+                where = f"the root of the tree of {namespace.hex()}"
+                raise StoreDamagedError(Store.STATE, where, str(refusal)) from refusal
+        self._namespaces.update(_over_namespaces(digest, self._roots(self._trees)))
+        for height, namespaces_root, root in reader.written_roots():
+            if namespaces_root != self.namespaces_root:
+                detail = "the trees do not have the root that the block led to"
+                raise StoreDamagedError(Store.STATE, f"height {height}", detail)
+            self._versions.append(_Version(height, namespaces_root, root))
+
+    @property
+    def namespaces_root(self) -> bytes:
+        """The root over all namespaces."""
+        return self._namespaces.root_hash
+
+    def _tree(self, namespace: Namespace) -> SparseTree:
+        tree = self._trees.get(namespace)
+        if tree is None:
+            nodes = self._nodes[namespace] = _Nodes(self._digest, self._reader, namespace)
+            tree = self._trees[namespace] = SparseTree(self._digest, nodes)
+        return tree
+
+    def _roots(self, namespaces: Iterable[Namespace]) -> dict[Namespace, Child]:
+        return {namespace: self._trees[namespace].root for namespace in namespaces}
+
+    def _tip(self, log: bytes) -> LogTip | None:
+        if log not in self._tips:
+            self._tips[log] = self._reader.log_tip(log)
+        return self._tips[log]
+
+    def apply(self, height: int, writes: WriteSet) -> TreeChanges:
+        """Apply what the block of a height wrote.
+
+        Cost: three to five nodes for each map key and log, two hashes for each entry of a log.
+        Raises: StoreDamagedError.
+        """
+        digest, version = self._digest, _Version(height, b"", b"")
+        changes: dict[Namespace, list[Change]] = {}
+        leaves: dict[bytes, list[bytes]] = {}
+        grown: list[GrownLog] = []
+        for write in writes.logs:
+            log, namespace = write.log, namespace_of(write.log)
+            hashes = leaves[log] = [log_leaf(digest, entry) for entry in write.entries]
+            before = version.logs[log] = self._tip(log)
+            frontier, rows = (EMPTY_FRONTIER if before is None else before.frontier).extend(
+                digest, hashes
+            )
+            tip = self._tips[log] = LogTip(height, frontier)
+            grown.append(GrownLog(log, tip, write.first_sequence, rows))
+            place = log_place(digest, log[len(namespace) :])
+            value = value_digest(digest, encode(tip.head(digest)))
+            changes.setdefault(namespace, []).append((place, value))
+        for key, value in writes.maps:
+            namespace = namespace_of(key)
+            version.values[key] = self._reader.get(key)
+            place = map_place(digest, key[len(namespace) :])
+            held = None if value is None else value_digest(digest, value)
+            changes.setdefault(namespace, []).append((place, held))
+        nodes = self._update(changes, version)
+        version.namespaces_root = self.namespaces_root
+        version.writes_root = writes_root(digest, writes, leaves)
+        self._keep(version)
+        return TreeChanges(
+            state_root=state_root(digest, version.namespaces_root, version.writes_root),
+            namespaces_root=version.namespaces_root,
+            writes_root=version.writes_root,
+            nodes=nodes,
+            roots=[(name, encode_child(self._trees[name].root)) for name in changes],
+            logs=grown,
+        )
+
+    def _update(
+        self, changes: dict[Namespace, list[Change]], version: _Version
+    ) -> list[tuple[Namespace, Digits, bytes | None]]:
+        nodes: list[tuple[Namespace, Digits, bytes | None]] = []
+        for namespace, items in changes.items():
+            tree = self._tree(namespace)
+            version.roots[namespace] = tree.root
+            items.sort()
+            try:
+                tree.update(items)
+            except Rejected as refusal:
+                where = f"the tree of {namespace.hex()}"
+                raise StoreDamagedError(Store.STATE, where, str(refusal)) from refusal
+            for place, old, new in self._nodes[namespace].taken():
+                version.nodes[namespace, place] = old
+                nodes.append((namespace, place, new))
+        self._namespaces.update(_over_namespaces(self._digest, self._roots(changes)))
+        return nodes
+
+    def _keep(self, version: _Version) -> None:
+        held = (*version.nodes.values(), *version.values.values())
+        version.size_bytes = sum(len(item) for item in held if item is not None)
+        self._versions.append(version)
+        self._version_bytes += version.size_bytes
+        while len(self._versions) > 2 and (
+            len(self._versions) > VERSIONS or self._version_bytes > VERSION_BYTES
+        ):
+            self._version_bytes -= self._versions.popleft().size_bytes
+
+
+def _over_namespaces(digest: Digest, roots: dict[Namespace, Child]) -> list[Change]:
+    """The changes of the tree over namespaces: an empty tree has no leaf there."""
+    return sorted(
+        (place_of(digest, namespace), None if root is None else hash_of(root))
+        for namespace, root in roots.items()
+    )
