@@ -18,6 +18,7 @@ from ledger.block import HEADER, Header, block_hash
 from ledger.codec import Document
 from ledger.errors import Reason, Rejected
 from ledger.genesis import Genesis, Hex32, Hex34, genesis_validators
+from ledger.ids import BlockHash
 from ledger.transaction import Chain
 from ledger.validators import Validator, ValidatorSet
 from ledger.votes import CERTIFICATE, verify_certificate
@@ -71,27 +72,49 @@ def follow(changes: tuple[ValidatorChange, ...], genesis: Genesis, chain: Chain)
         header = certified_header(change.header, change.certificate, ruling, chain)
         if header.height < first:
             raise Rejected(Reason.BAD_PROOF, "changes of validators must ascend")
-        members = tuple(
-            Validator(bytes.fromhex(item.address), bytes.fromhex(item.key))
-            for item in change.validators
-        )
-        after = ValidatorSet(members)
-        if any(low >= high for low, high in pairwise(after.addresses)):
-            raise Rejected(Reason.BAD_PROOF, "validators must ascend by address")
-        if after == ruling or after.hash(chain.suite) != header.next_validators_hash:
-            raise Rejected(Reason.BAD_PROOF, "the header commits to other validators")
+        after = committed_validators(members_of(change), ruling, header, chain)
         sets.append((header.height + 1, after))
     return Succession(tuple(sets))
+
+
+def members_of(change: ValidatorChange) -> tuple[Validator, ...]:
+    """The members that a change names, in its order."""
+    return tuple(
+        Validator(bytes.fromhex(item.address), bytes.fromhex(item.key))
+        for item in change.validators
+    )
+
+
+def committed_validators(
+    members: tuple[Validator, ...], ruling: ValidatorSet, header: Header, chain: Chain
+) -> ValidatorSet:
+    """The set that follows `ruling`, if these members are what a decided header commits to.
+
+    Raises: Rejected(BAD_PROOF), also where the set does not change.
+    """
+    after = ValidatorSet(members)
+    if any(low >= high for low, high in pairwise(after.addresses)):
+        raise Rejected(Reason.BAD_PROOF, "validators must ascend by address")
+    if after == ruling or after.hash(chain.suite) != header.next_validators_hash:
+        raise Rejected(Reason.BAD_PROOF, "the header commits to other validators")
+    return after
 
 
 def certified_header(
     header_hex: str, certificate_hex: str, validators: ValidatorSet, chain: Chain
 ) -> Header:
-    """A header of this chain that the set which rules its height has decided.
+    """As `decided_header`, from the hexadecimal of a document."""
+    data, certificate = bytes.fromhex(header_hex), bytes.fromhex(certificate_hex)
+    return decided_header(data, certificate, validators, chain)[0]
+
+
+def decided_header(
+    data: bytes, certificate_data: bytes, validators: ValidatorSet, chain: Chain
+) -> tuple[Header, BlockHash]:
+    """A header of this chain that the set which rules its height has decided, and its hash.
 
     Raises: Rejected.  Cost: one V for each signature.
     """
-    data = bytes.fromhex(header_hex)
     header = HEADER.decode(data)
     if header.version != limits.PROTOCOL_VERSION:
         raise Rejected(Reason.UNSUPPORTED_VERSION, "header", version=header.version)
@@ -100,11 +123,12 @@ def certified_header(
     if header.validators_hash != validators.hash(chain.suite):
         detail = "ruled by validators that neither genesis nor a change in the proof names"
         raise Rejected(Reason.BAD_CERTIFICATE, detail, height=header.height)
-    certificate = CERTIFICATE.decode(bytes.fromhex(certificate_hex))
+    certificate = CERTIFICATE.decode(certificate_data)
     if certificate.height != header.height:
         raise Rejected(Reason.BAD_CERTIFICATE, "another height", height=certificate.height)
-    if certificate.block_hash != block_hash(data, chain.suite):
+    named = block_hash(data, chain.suite)
+    if certificate.block_hash != named:
         raise Rejected(Reason.BAD_CERTIFICATE, "another block", height=certificate.height)
     # The votes name genesis hash and group, so a header of another chain ends here.
     verify_certificate(certificate, validators, chain)
-    return header
+    return header, named
