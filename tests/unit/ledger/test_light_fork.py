@@ -197,3 +197,11 @@ def test_a_witness_that_shows_the_change_it_left_out_contradicts_itself():
     finding = compared(primary, [left.blocks[3], *witness])
     assert isinstance(finding, FaultyWitness)
     assert finding.refusal.reason is Reason.BAD_CERTIFICATE
+
+
+def test_a_split_under_one_set_is_evidence_however_the_sides_came_there():
+    left = LightChain({4: ALLIES, 6: VALIDATORS}).grow(8)
+    primary = [left.blocks[height] for height in (3, 5, 8)]
+    finding = compared(primary, [HERE.blocks[8]])
+    assert finding == Split(fork_evidence(left.blocks[8], HERE.blocks[8], CHAIN), VALIDATORS)
+    assert verify_fork(finding.evidence, VALIDATORS, CHAIN).height == 8
