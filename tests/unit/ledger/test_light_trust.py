@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger import limits
 from ledger.block import HEADER, block_hash
 from ledger.codec import encode
 from ledger.errors import Reason, Rejected
@@ -146,7 +147,10 @@ def test_a_broken_link_and_time_that_does_not_grow_are_refused():
 
 def test_another_version_group_or_chain_is_refused():
     trusted = genesis_trust()
-    assert follow_refusal(trusted, altered(LONE, 1, version=2)) is Reason.UNSUPPORTED_VERSION
+    assert (
+        follow_refusal(trusted, altered(LONE, 1, version=limits.PROTOCOL_VERSION + 1))
+        is Reason.UNSUPPORTED_VERSION
+    )
     assert follow_refusal(trusted, altered(LONE, 1, group=2)) is Reason.WRONG_CHAIN
     other = replace(CHAIN, group=GroupId(2))
     assert refusal(follow, trusted, LONE.blocks[1], other, TERMS, LATER) is Reason.WRONG_CHAIN
