@@ -8,14 +8,14 @@ a block can be compared with a header for as long as it is kept.
 Source: docs/format.md section 8; docs/decisions/0034-state-root.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ledger.codec import Record, Schema, encode
 from ledger.history import FRONTIER_BYTES, Frontier
 from ledger.ids import Bytes32, Count, Hash, Level, Name
 from ledger.merkle import LEAF, Digest, root_of_entries
 from ledger.sparse import place_of
-from ledger.state import WriteSet
+from ledger.state import LogEntry, WriteSet
 
 STATE_TAG = b"kl.state\0"
 VALUE_TAG = b"kl.state-value\0"
@@ -29,6 +29,7 @@ BLOCKS_LOG = b"\0blocks"
 # The first byte of a key in a namespace's tree.
 _MAP = b"\0"
 _LOG = b"\1"
+_ENTRY = LEAF + LOG_ENTRY_TAG
 
 
 class LogHead(Record, frozen=True):
@@ -106,9 +107,9 @@ def value_digest(digest: Digest, value: bytes) -> bytes:
     return digest(VALUE_TAG + value)
 
 
-def log_leaf(digest: Digest, entry: Record) -> bytes:
-    """The leaf hash of a log entry."""
-    return digest(LEAF + LOG_ENTRY_TAG + encode(entry))
+def log_leaves(digest: Digest, entries: Iterable[LogEntry]) -> list[bytes]:
+    """The leaf hashes of log entries."""
+    return [digest(_ENTRY + encode(entry)) for entry in entries]
 
 
 def writes_root(digest: Digest, writes: WriteSet, leaves: Mapping[bytes, Sequence[bytes]]) -> bytes:

@@ -24,7 +24,7 @@ from ledger.sparse_proof import prove, root_of_path
 from ledger.state import WriteSet
 from ledger.state_root import (
     LogTip,
-    log_leaf,
+    log_leaves,
     log_place,
     map_place,
     namespace_of,
@@ -264,7 +264,7 @@ class StateTree:
         grown: list[GrownLog] = []
         for write in writes.logs:
             log, namespace = write.log, namespace_of(write.log)
-            hashes = leaves[log] = [log_leaf(digest, entry) for entry in write.entries]
+            hashes = leaves[log] = log_leaves(digest, write.entries)
             before = version.logs[log] = self._tip(log)
             frontier, rows = (EMPTY_FRONTIER if before is None else before.frontier).extend(
                 digest, hashes

@@ -43,7 +43,7 @@ from ledger.receipts import RECEIPT, RECEIPT_TAG, Receipt, Status
 from ledger.state import LogWrite, WriteSet
 from ledger.state_root import (
     LogTip,
-    log_leaf,
+    log_leaves,
     log_place,
     map_place,
     namespace_of,
@@ -280,7 +280,7 @@ class Scrub:
             leaves[log] = []
             for start in range(0, len(write.entries), SCRUB_HASHES):
                 part = write.entries[start : start + SCRUB_HASHES]
-                leaves[log] += [log_leaf(self._digest, entry) for entry in part]
+                leaves[log] += log_leaves(self._digest, part)
                 yield
         found = writes_root(self._digest, WriteSet(stored.maps, tuple(logs)), leaves)
         root = state_root(self._digest, stored.namespaces_root, found)

@@ -31,7 +31,6 @@ class Sample:
 class Record:
     """All samples of one node, by life."""
 
-    warm_s: float
     lives: list[list[Sample]] = field(default_factory=list)
     most_descriptors: int = 0
     most_tasks: int = 0
@@ -64,12 +63,8 @@ class Record:
             self.growth = report["growth"]
         node.process.send_signal(signal.SIGUSR1)
 
-    def slope(self, most_s: float) -> float | None:
-        """MiB an hour over the warm parts of all lives; None when there is too little of them.
-
-        A short run takes `most_s` for warm.
-        """
-        warm_s = min(self.warm_s, most_s)
+    def slope(self, warm_s: float) -> float | None:
+        """MiB an hour over the parts of all lives after `warm_s`; None when there is too little."""
         warm = [
             [(one.at_s, one.own_mib) for one in life if one.age_s >= warm_s] for life in self.lives
         ]
