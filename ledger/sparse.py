@@ -54,12 +54,16 @@ class TreeNode:
         self.cells: list[Child] = [None] * (2 * CHILDREN)
 
 
-class NodeStore(Protocol):
-    """Where the nodes of one tree are kept, each by the digits of its place."""
+class NodeReader(Protocol):
+    """Where the nodes of one tree are found, each by the digits of its place."""
 
     def get(self, place: str, /) -> TreeNode:
         """A node that was put before."""
         ...
+
+
+class NodeStore(NodeReader, Protocol):
+    """Where the nodes of one tree are kept."""
 
     def put(self, place: str, node: TreeNode, /) -> None:
         """Keep a new or changed node."""
@@ -124,16 +128,10 @@ class SparseTree:
         if changes:
             self.root = self._child("", self.root, changes)
 
-    def _node(self, place: str, root: bytes) -> TreeNode:
-        node = self._store.get(place)
-        if node.cells[1] != root:
-            raise Rejected(Reason.MALFORMED, "a node is not the one that stands there", place=place)
-        return node
-
     def _child(self, place: str, child: Child, changes: Sequence[Change]) -> Child:
         """What stands at `place` after the changes below it."""
         if isinstance(child, bytes):
-            return self._changed(place, self._node(place, child), changes)
+            return self._changed(place, _node(self._store, place, child), changes)
         first, value = changes[0]
         if len(changes) == 1 and (child is None or child.place == first):
             return None if value is None else make_leaf(self._digest, first, value)
@@ -188,26 +186,34 @@ class SparseTree:
             self._store.drop(place)
         return root
 
-    def way(self, place: str) -> tuple[Leaf | None, list[bytes]]:
-        """The leaf at the end of the way to a place, if any, and the siblings from the root down.
 
-        The leaf is that of another key when the place holds none but a lone neighbour. The end has
-        as many bits in common with the place as there are siblings.
-        Raises: Rejected(MALFORMED) when the store holds another tree.
-        """
-        siblings: list[bytes] = []
-        child, depth = self.root, 0
-        while isinstance(child, bytes):
-            cells, cell = self._node(place[:depth], child).cells, 1
-            digit = int(place[depth], 16)
-            for bit in (8, 4, 2, 1):
-                cell = 2 * cell + (digit & bit != 0)
-                siblings.append(hash_of(cells[cell ^ 1]))
-                child = cells[cell]
-                if not isinstance(child, bytes):
-                    break
-            depth += 1
-        return child, siblings
+def way(nodes: NodeReader, root: Child, place: str) -> tuple[Leaf | None, list[bytes]]:
+    """The leaf at the end of the way to a place, if any, and the siblings from the root down.
+
+    The leaf is that of another key when the place holds none but a lone neighbour. The end has
+    as many bits in common with the place as there are siblings.
+    Raises: Rejected(MALFORMED) when these are nodes of another tree.
+    """
+    siblings: list[bytes] = []
+    child, depth = root, 0
+    while isinstance(child, bytes):
+        cells, cell = _node(nodes, place[:depth], child).cells, 1
+        digit = int(place[depth], 16)
+        for bit in (8, 4, 2, 1):
+            cell = 2 * cell + (digit & bit != 0)
+            siblings.append(hash_of(cells[cell ^ 1]))
+            child = cells[cell]
+            if not isinstance(child, bytes):
+                break
+        depth += 1
+    return child, siblings
+
+
+def _node(nodes: NodeReader, place: str, root: bytes) -> TreeNode:
+    node = nodes.get(place)
+    if node.cells[1] != root:
+        raise Rejected(Reason.MALFORMED, "a node is not the one that stands there", place=place)
+    return node
 
 
 def _place(leaf: Leaf) -> str:

@@ -13,7 +13,7 @@ from ledger.codec import Record
 from ledger.errors import Reason, Rejected
 from ledger.ids import Bytes32
 from ledger.merkle import NODE, Digest
-from ledger.sparse import DEPTH, EMPTY, SparseTree, make_leaf
+from ledger.sparse import DEPTH, EMPTY, Child, NodeReader, make_leaf, way
 
 
 class OtherLeaf(Record, frozen=True):
@@ -36,9 +36,12 @@ class StatePath(Record, frozen=True):
     other: OtherLeaf | None
 
 
-def prove(tree: SparseTree, place: str) -> tuple[bytes | None, StatePath]:
-    """The digest of the value at a place, None when there is none, and the path that shows it."""
-    leaf, siblings = tree.way(place)
+def prove(nodes: NodeReader, root: Child, place: str) -> tuple[bytes | None, StatePath]:
+    """The digest of the value at a place, None when there is none, and the path that shows it.
+
+    Raises: Rejected(MALFORMED) when these are nodes of another tree.
+    """
+    leaf, siblings = way(nodes, root, place)
     bits = sum(1 << DEPTH - 1 - level for level, item in enumerate(siblings) if item == EMPTY)
     path = StatePath(
         levels=len(siblings),

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ledger.codec import encode
-from ledger.errors import Rejected, Store, StoreDamagedError
+from ledger.errors import Rejected, Store, StoreDamagedError, UnavailableError
 from ledger.history import EMPTY_FRONTIER
 from ledger.ids import Hash
 from ledger.limits import MIB
 from ledger.merkle import Digest
 from ledger.sparse import Change, Child, SparseTree, TreeNode, hash_of, place_of
-from ledger.sparse_proof import prove, root_of_path
+from ledger.sparse_proof import StatePath, prove, root_of_path
 from ledger.state import WriteSet
 from ledger.state_root import (
     LogTip,
@@ -108,6 +108,8 @@ class _Version:
     values: dict[bytes, bytes | None] = field(default_factory=dict[bytes, bytes | None])
     logs: dict[bytes, LogTip | None] = field(default_factory=dict[bytes, LogTip | None])
     size_bytes: int = 0
+    over: "tuple[_MapNodes, Child] | None" = None
+    """The tree over the namespaces of this height, once somebody asked for it."""
 
 
 class _Nodes:
@@ -127,11 +129,13 @@ class _Nodes:
         self._changed: dict[Digits, TreeNode | None] = {}
 
     def get(self, place: Digits, /) -> TreeNode:
-        cached = self._cache.get(place)
-        if cached is None:
-            cached = self._read(place)
-        self._old.setdefault(place, cached[1])
-        return cached[0]
+        node, data = self._cache.get(place) or self._read(place)
+        self._old.setdefault(place, data)
+        return node
+
+    def peek(self, place: Digits) -> TreeNode:
+        """A node that will not be changed."""
+        return (self._cache.get(place) or self._read(place))[0]
 
     def _read(self, place: Digits) -> tuple[TreeNode, bytes]:
         data = self._reader.tree_node(self._namespace, place)
@@ -181,9 +185,9 @@ def proved_digest(
     where = f"the tree of {namespace.hex()}"
     root = dict(reader.tree_roots()).get(namespace, b"")
     try:
-        tree = SparseTree(digest, _Nodes(digest, reader, namespace), decode_child(digest, root))
-        value, path = prove(tree, place)
-        if root_of_path(digest, place, value, path) == tree.root_hash:
+        child = decode_child(digest, root)
+        value, path = prove(_Nodes(digest, reader, namespace), child, place)
+        if root_of_path(digest, place, value, path) == hash_of(child):
             return value
     except Rejected as refusal:
         raise StoreDamagedError(Store.STATE, where, str(refusal)) from refusal
@@ -237,6 +241,25 @@ class StateTree:
         """The root over all namespaces."""
         return self._namespaces.root_hash
 
+    def view(self, height: int) -> "StateView":
+        """The state after the block of a height: the newest, or one of those before it.
+
+        Valid until the next block is applied. Raises: UnavailableError for any other height.
+        """
+        later: list[_Version] = []
+        for version in reversed(self._versions):
+            if version.height == height:
+                return StateView(self._digest, self, version, later[::-1])
+            later.append(version)
+        oldest = self._versions[0].height if self._versions else 0
+        raise UnavailableError(
+            f"the state of height {height} cannot be proved any more; held are {oldest} and later"
+        )
+
+    def value(self, key: bytes) -> bytes | None:
+        """The newest value of a map key."""
+        return self._reader.get(key)
+
     def _tree(self, namespace: Namespace) -> SparseTree:
         tree = self._trees.get(namespace)
         if tree is None:
@@ -247,7 +270,8 @@ class StateTree:
     def _roots(self, namespaces: Iterable[Namespace]) -> dict[Namespace, Child]:
         return {namespace: self._trees[namespace].root for namespace in namespaces}
 
-    def _tip(self, log: bytes) -> LogTip | None:
+    def log_tip(self, log: bytes) -> LogTip | None:
+        """What a log grows from."""
         if log not in self._tips:
             self._tips[log] = self._reader.log_tip(log)
         return self._tips[log]
@@ -265,7 +289,7 @@ class StateTree:
         for write in writes.logs:
             log, namespace = write.log, namespace_of(write.log)
             hashes = leaves[log] = log_leaves(digest, write.entries)
-            before = version.logs[log] = self._tip(log)
+            before = version.logs[log] = self.log_tip(log)
             frontier, rows = (EMPTY_FRONTIER if before is None else before.frontier).extend(
                 digest, hashes
             )
@@ -321,6 +345,91 @@ class StateTree:
             len(self._versions) > VERSIONS or self._version_bytes > VERSION_BYTES
         ):
             self._version_bytes -= self._versions.popleft().size_bytes
+
+    def root(self, namespace: Namespace) -> Child:
+        """The newest root of a namespace's tree."""
+        tree = self._trees.get(namespace)
+        return None if tree is None else tree.root
+
+    def namespaces(self) -> list[Namespace]:
+        """All namespaces that have been written to."""
+        return list(self._trees)
+
+    def node(self, namespace: Namespace, place: Digits) -> TreeNode:
+        """The newest node of a tree."""
+        return self._nodes[namespace].peek(place)
+
+
+class StateView:
+    """The state after one height, for proofs: what later blocks replaced, over what is newest."""
+
+    def __init__(
+        self, digest: Digest, tree: StateTree, version: _Version, later: Sequence[_Version]
+    ) -> None:
+        self.height = version.height
+        self.namespaces_root = version.namespaces_root
+        self.writes_root = version.writes_root
+        self._digest = digest
+        self._tree = tree
+        self._version = version
+        self._later = later
+
+    def value(self, key: bytes) -> bytes | None:
+        """The value of a map key."""
+        for version in self._later:
+            if key in version.values:
+                return version.values[key]
+        return self._tree.value(key)
+
+    def log_tip(self, log: bytes) -> LogTip | None:
+        """What a log had grown to."""
+        for version in self._later:
+            if log in version.logs:
+                return version.logs[log]
+        return self._tree.log_tip(log)
+
+    def prove(self, namespace: Namespace, place: Digits) -> tuple[bytes | None, StatePath]:
+        """The value digest at a place of a namespace's tree, and the path that shows it."""
+        nodes = _OldNodes(self._digest, self._tree, namespace, self._later)
+        return prove(nodes, self._root(namespace), place)
+
+    def prove_namespace(self, namespace: Namespace) -> tuple[bytes | None, StatePath]:
+        """The root of a namespace's tree, and the path that shows it."""
+        over = self._version.over
+        if over is None:
+            nodes = _MapNodes()
+            tree = SparseTree(self._digest, nodes)
+            roots = {name: self._root(name) for name in self._tree.namespaces()}
+            found = _over_namespaces(self._digest, roots)
+            tree.update([item for item in found if item[1] is not None])
+            over = self._version.over = nodes, tree.root
+        return prove(*over, place_of(self._digest, namespace))
+
+    def _root(self, namespace: Namespace) -> Child:
+        for version in self._later:
+            if namespace in version.roots:
+                return version.roots[namespace]
+        return self._tree.root(namespace)
+
+
+class _OldNodes:
+    """The nodes of a tree as they were before some blocks; implements `NodeReader`."""
+
+    def __init__(
+        self, digest: Digest, tree: StateTree, namespace: Namespace, later: Sequence[_Version]
+    ) -> None:
+        self._digest = digest
+        self._tree = tree
+        self._namespace = namespace
+        self._later = later
+
+    def get(self, place: Digits, /) -> TreeNode:
+        key = self._namespace, place
+        for version in self._later:
+            old = version.nodes.get(key)
+            if old is not None:
+                return decode_node(self._digest, old)
+        return self._tree.node(self._namespace, place)
 
 
 def _over_namespaces(digest: Digest, roots: dict[Namespace, Child]) -> list[Change]:

@@ -5,8 +5,8 @@ class MemoryTrees:
     """Implements `ledger.state_tree.TreeReader`."""
 
     def __init__(self):
-        self.values, self.roots, self.nodes, self.tips, self.rows = {}, {}, {}, {}, []
-        self.newest = []
+        self.values, self.roots, self.nodes, self.tips = {}, {}, {}, {}
+        self.logs, self.written, self.newest = {}, {}, []
 
     def get(self, key, /):
         return self.values.get(key)
@@ -31,6 +31,28 @@ class MemoryTrees:
                 del self.nodes[namespace, place]
             else:
                 self.nodes[namespace, place] = node
-        for grown in changes.logs:
+        for write, grown in zip(writes.logs, changes.logs, strict=True):
             self.tips[grown.log] = grown.tip
-        self.newest = [(height, changes.namespaces_root, changes.writes_root)]
+            log = self.log(grown.log)
+            log.entries += write.entries
+            for level, row in enumerate(grown.rows):
+                first = grown.first_sequence >> level
+                log.nodes.update(((level, first + at), node) for at, node in enumerate(row))
+        self.written[height] = changes.namespaces_root, changes.writes_root
+        self.newest = [(height, *self.written[height])]
+
+    def log(self, name):
+        return self.logs.setdefault(name, MemoryLog())
+
+
+class MemoryLog:
+    """Implements `ledger.state_proof.Entries`."""
+
+    def __init__(self):
+        self.entries, self.nodes = [], {}
+
+    def entry(self, index, /):
+        return self.entries[index]
+
+    def get(self, level, index, /):
+        return self.nodes[level, index]

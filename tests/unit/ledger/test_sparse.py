@@ -122,7 +122,7 @@ def test_every_key_has_a_path_and_so_has_every_absence(count, shared):
     tree = tree_of(pairs)
     for number in range(count + 60):
         place = some_place(number, shared=shared)
-        value, path = prove(tree, place)
+        value, path = prove(tree._store, tree.root, place)
         assert value == pairs.get(place)
         assert PATH.decode(encode(path)) == path
         assert root_of_path(digest, place, value, path) == tree.root_hash
@@ -139,7 +139,7 @@ def test_no_path_shows_another_value_or_an_absence_that_is_none():
     tree = small_tree()
     for number in range(60):
         place = some_place(number)
-        value, path = prove(tree, place)
+        value, path = prove(tree._store, tree.root, place)
         assert not leads_to(tree.root_hash, place, value_of(number + 1), path)
         assert not leads_to(tree.root_hash, place, None, path)
         assert not leads_to(tree.root_hash, some_place(number + 100), value, path)
@@ -149,7 +149,7 @@ def test_no_absence_turns_into_a_value():
     tree = small_tree()
     for number in range(60, 160):
         place = some_place(number)
-        value, path = prove(tree, place)
+        value, path = prove(tree._store, tree.root, place)
         assert value is None
         assert not leads_to(tree.root_hash, place, value_of(number), path)
         if path.other is not None:
@@ -192,7 +192,7 @@ def test_every_altered_path_leads_elsewhere_or_is_refused():
     seen = 0
     for number in range(30, 90):
         place = some_place(number)
-        value, path = prove(tree, place)
+        value, path = prove(tree._store, tree.root, place)
         for one in altered(path):
             assert not leads_to(tree.root_hash, place, value, one)
             seen += 1
@@ -203,7 +203,7 @@ def test_an_empty_sibling_has_one_form():
     """A sibling of zeros beside its bit would be a second path to the same root."""
     places = [some_place(number, shared=5) for number in range(2)]
     tree = tree_of(dict.fromkeys(places, value_of(0)))
-    value, path = prove(tree, places[0])
+    value, path = prove(tree._store, tree.root, places[0])
     assert path.empty != bytes(len(path.empty))
     spelled = StatePath(
         path.levels,
@@ -220,7 +220,7 @@ def test_a_lone_key_elsewhere_shows_no_absence():
     """Its leaf must share every bit of the way with the place that is asked for."""
     one, other = some_place(1), some_place(2)
     tree = tree_of({one: value_of(1), other: value_of(2)})
-    _, path = prove(tree, other)
+    _, path = prove(tree._store, tree.root, other)
     claimed = StatePath(
         path.levels, path.empty, path.siblings, OtherLeaf(bytes.fromhex(one), value_of(1))
     )
