@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from bench.calibration import Calibration
+from ledger import limits
 from ledger.addresses import AddressKind, address_of, encode_text, single_key_script
 from ledger.block import Header, block_hash, empty_root
 from ledger.codec import encode
@@ -106,7 +107,7 @@ def _certified(
 def _header(height: int, previous: bytes, ruling: ValidatorSet, after: ValidatorSet) -> Header:
     empty, some = empty_root(SUITE), SUITE.digest(b"root of block %d" % height)
     return Header(
-        version=1,
+        version=limits.PROTOCOL_VERSION,
         group=1,
         height=height,
         previous_hash=previous,
