@@ -26,7 +26,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from itertools import pairwise
@@ -55,6 +55,8 @@ ENVELOPE_BYTES = 512 * KIB
 HEADER_BYTES = 4 * KIB
 CERTIFICATE_BYTES = 16 * KIB
 RECEIPT_BYTES = 40 * KIB
+OUTPUT_BYTES = 8 * KIB
+EVENTS = 32
 ENVELOPE_OPERATIONS = 2_000
 SCRIPT_KEYS = 16
 VALIDATORS = 128
@@ -547,9 +549,11 @@ def _chain(value: object) -> Chain:
     found = members(value, "genesis", f"{names} modules parameters")
     if found["format"] != "kanglian-genesis/1" or found["suite"] != "international":
         refuse("genesis", "has an unknown format or suite")
-    key_names = elements(found["account_keys"], "genesis.account_keys", 1, 2)
-    if not all(item in {"secp256k1", "p256"} for item in key_names):
-        refuse("genesis.account_keys", "names an unknown kind of key")
+    where = "genesis.account_keys"
+    key_names = [
+        _one_of(item, ("secp256k1", "p256"), where)
+        for item in elements(found["account_keys"], where, 1, 2)
+    ]
     organisations = _organisations(found["organisations"])
     titles = {str(item[0]): str(item[1]) for item in organisations}
     nodes, validators = _nodes(found["nodes"], titles)
@@ -562,7 +566,7 @@ def _chain(value: object) -> Chain:
         group,
         number(found["time"], "genesis.time"),
         "international",
-        [str(item) for item in key_names],
+        list[Value](key_names),
         str(found["authority"]),
         list[Value](organisations),
         nodes,
@@ -639,7 +643,7 @@ def _accounts(
 
 def _one_of(value: object, allowed: tuple[str, ...], where: str) -> str:
     if not isinstance(value, str) or value not in allowed:
-        refuse(where, f"has the unknown organisation or role {str(value)[:60]!r}")
+        refuse(where, f"names something unknown, {str(value)[:60]!r}")
     return value
 
 
@@ -878,8 +882,9 @@ def read_receipt(data: bytes) -> tuple[bytes, int]:
     fields = array(decode(data, where, RECEIPT_BYTES), where, 6)
     text(fields[2], "receipt.error", 64)
     integer(fields[3], "receipt.gas_used")
-    octets(fields[4], "receipt.output")
-    for item in array(fields[5], "receipt.events", 0, RECEIPT_BYTES):
+    if len(octets(fields[4], "receipt.output")) > OUTPUT_BYTES:
+        refuse("receipt.output", f"has more than {OUTPUT_BYTES} bytes")
+    for item in array(fields[5], "receipt.events", 0, EVENTS):
         contract, event, data_of_event = array(item, "receipt.events", 3)
         name(contract, "receipt.events")
         name(event, "receipt.events")
@@ -890,18 +895,21 @@ def read_receipt(data: bytes) -> tuple[bytes, int]:
 
 # ---- 9 Registrations, and 10 openings --------------------------------------------------------
 
-REGISTRATION_BYTES = KIB
 LABELS = ("head", "middle", "record", "remarks", "tail")
 
 
 def registration_of(call: Call) -> dict[str, bytes] | None:
-    """The commitment of each label that a call of the data index puts on chain (9)."""
-    where = "opening.registration"
+    """The commitment of each label that a call of the data index puts on chain (9), if it does."""
+    where = "transaction.arguments"
     if call.contract != "data_index" or call.method not in {"register", "supersede"}:
         return None
-    value = decode(call.arguments, where, REGISTRATION_BYTES)
+    value = decode(call.arguments, where, TRANSACTION_BYTES)
     if call.method == "supersede":
-        value = array(value, where, 4)[3]
+        index, position, kind, value = array(value, where, 4)
+        octets(index, where, 32)
+        integer(position, where)
+        integer(kind, where, 1, 3)
+        # Which kinds have a registration was the contract's to judge: the receipt says it did.
         if value is None:
             return None
     fields = array(value, where, 6)
@@ -909,8 +917,8 @@ def registration_of(call: Call) -> dict[str, bytes] | None:
     status, level, remarks, random = array(fields[5], where, 4)
     integer(status, where, 0, 255)
     integer(level, where, 0, 255)
-    octets(random, where, 32)
     remarks = octets(remarks, where, 32)
+    octets(random, where, 32)
     return {"head": head, "middle": middle, "tail": tail, "remarks": remarks, "record": record}
 
 
@@ -921,7 +929,7 @@ def check_opening(data: bytes, record: bytes | None, verdict: "Verdict") -> tupl
     )
     if found["format"] != "kanglian-opening/1":
         refuse("opening.format", "is unknown")
-    commitments = registration_of(verdict.call)
+    commitments = verdict.commitments
     if commitments is None:
         refuse("opening", "the operation registers no index")
     if hexadecimal(found["account"], "opening.account", 32).hex() != verdict.account:
@@ -986,7 +994,8 @@ class Verdict:
     """The genesis hash: what has to be trusted."""
     opened: tuple[str, ...] = ()
     record_checked: bool = False
-    call: Call = field(default=Call("", "", b""), repr=False)
+    commitments: dict[str, bytes] | None = None
+    """By the label of each part, where the operation registers an index."""
 
 
 Succession: TypeAlias = list[tuple[int, Validators]]
@@ -1049,7 +1058,7 @@ def _registration(proof: Members, chain: Chain, sets: Succession, check: Signatu
         height=header.height,
         time_ms=header.time,
         anchor=chain.genesis_hash.hex(),
-        call=call,
+        commitments=registration_of(call),
     )
 
 
@@ -1170,7 +1179,7 @@ def say(line: str) -> None:
 
 def facts_of(verdict: Verdict) -> dict[str, object]:
     """What is printed of a verdict, by name."""
-    return {key: value for key, value in asdict(verdict).items() if key != "call"}
+    return {key: value for key, value in vars(verdict).items() if key != "commitments"}
 
 
 def report(verdict: Verdict, language: str, *, as_json: bool) -> None:
