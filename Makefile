@@ -9,7 +9,7 @@ KILLS ?= 200
 MINUTES ?= 10
 SECONDS ?= 60
 
-.PHONY: setup demo test lint types imports unit explore slow simulate nodes twins mutants crash kill9 soak fuzz bench clean
+.PHONY: setup demo test lint types imports unit explore slow simulate nodes twins mutants crash kill9 soak fuzz proofs bench clean
 
 setup: $(STAMP)
 
@@ -59,6 +59,9 @@ soak: setup
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
+
+proofs: setup
+	$(BIN)/python -m tests.fuzz.proofs --seconds $(SECONDS)
 
 twins: setup
 	$(BIN)/python -m tests.twins.run --seconds $(SECONDS) $(if $(FROM),--progress $(FROM))

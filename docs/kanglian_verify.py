@@ -45,6 +45,8 @@ Members: TypeAlias = dict[str, object]
 SignatureCheck: TypeAlias = Callable[[bytes, bytes, bytes], bool]
 """Whether key (34 bytes) signed digest (32 bytes) with signature (64 bytes)."""
 
+VERSION = 2
+"""The protocol version whose formats this file reads."""
 KIB = 1024
 PROOF_BYTES = 4096 * KIB
 GENESIS_BYTES = 4096 * KIB
@@ -710,7 +712,7 @@ def read_transaction(wire: bytes, chain: Chain) -> Transaction:
     body_bytes = octets(parts[0], "transaction.body")
     body = array(decode(body_bytes, "transaction.body", ENVELOPE_BYTES), "transaction.body", 12)
     version, genesis_hash, group = body[:3]
-    integer(version, "transaction.version", 1, 1)
+    integer(version, "transaction.version", VERSION, VERSION)
     if octets(genesis_hash, "transaction.genesis_hash", 32) != chain.genesis_hash:
         refuse("transaction.genesis_hash", "names another chain")
     if integer(group, "transaction.group") != chain.group:
@@ -815,7 +817,7 @@ class Header:
 def read_header(data: bytes, chain: Chain, where: str) -> Header:
     """A header (6.1) of this chain's group; who decided it is for `check_certificate`."""
     fields = array(decode(data, where, HEADER_BYTES), where, 18)
-    integer(fields[0], f"{where}.version", 1, 1)
+    integer(fields[0], f"{where}.version", VERSION, VERSION)
     if integer(fields[1], f"{where}.group") != chain.group:
         refuse(f"{where}.group", "names another group")
     integer(fields[5], f"{where}.proposer", 0, VALIDATORS - 1)

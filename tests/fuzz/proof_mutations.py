@@ -162,7 +162,10 @@ def signatures_changed(generator: Random, document: Proof, other: Proof) -> None
     signatures = record[place]
     at = int(generator.random() * len(signatures))
     index, signature = signatures[at]
-    match int(generator.random() * 9):
+    match int(generator.random() * 10):
+        case 9:  # the same array with a longer head
+            own[member] = "dc0004" + own[member][2:]
+            return
         case 0:
             del signatures[at]
         case 1:
@@ -408,6 +411,15 @@ def _body(generator: Random, body: list[object]) -> object:
     """One field at its limits, or any place bent."""
     if generator.random() < 0.4:
         return _bent(generator, body, 0)
+    if generator.random() < 0.3:
+        registered = decode(body[11][3]) if body[11][0] == 0 else None
+        kind = pick(generator, (0, 1, 2, 2, 3, 4))
+        arguments = pick(generator, (registered, [bytes(32), 7, kind, registered]))
+        if generator.random() < 0.6 and arguments:
+            arguments = _bent(generator, arguments, 0)
+        method = pick(generator, ("register", "supersede", "other"))
+        body[11] = [0, "data_index", method, encode_anything(arguments)]
+        return body
     names = ("", "a", "a" * 32, "a" * 33, "A", "a-b", "a_9", "9a", "é", "a\n")
     field = int(generator.random() * 12)
     body[field] = {

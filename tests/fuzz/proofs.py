@@ -93,7 +93,7 @@ def remembered(key: bytes, digest: bytes, signature: bytes) -> bool:
 
 
 def remembering() -> AbstractContextManager[object]:
-    """The library without repeated work: signatures, and what follows from genesis alone."""
+    """Both without repeated work: signatures, records seen before, what follows from genesis."""
     stack = ExitStack()
 
     def by_identity(function: Callable[[Genesis], object]) -> Callable[[Genesis], object]:
@@ -112,6 +112,7 @@ def remembering() -> AbstractContextManager[object]:
 
     for module, name, replacement in (
         (secp256k1, "_cached_verifier", verifier),
+        (kanglian_verify, "decode", lru_cache(8_192)(kanglian_verify.decode)),
         (library, "chain_of", by_identity(library.chain_of)),
         (succession, "genesis_validators", by_identity(succession.genesis_validators)),
     ):

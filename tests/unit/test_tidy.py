@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 FILE_LINES = 500
 TEST_FILE_LINES = 800
 FUNCTION_LINES = 70
+STANDALONE_LINES = {"docs/kanglian_verify.py": 1_300}
+"""What an auditor carries alone is one file, and holds what elsewhere stands in many."""
 
 BROAD_EXCEPTS = ("rpc/jsonrpc.py:_outcome",)
 """`path:function` of each handler that may swallow anything."""
@@ -96,6 +98,7 @@ PRODUCT = [source for source in PYTHON if not source.is_test]
 def too_long_files(sources: Iterable[Source]) -> Iterator[str]:
     for source in sources:
         limit = TEST_FILE_LINES if source.is_test else FILE_LINES
+        limit = STANDALONE_LINES.get(source.path, limit)
         lines = len(source.text.splitlines())
         if lines > limit:
             yield f"{source.path}:{limit}: {lines} lines, at most {limit}"
