@@ -29,7 +29,8 @@ def test_no_crash_breaks_a_promise(tmp_path, seed):
 @pytest.mark.parametrize("plant", mistakes.ALL, ids=lambda plant: plant.__name__)
 def test_a_planted_mistake_is_seen(tmp_path, monkeypatch, plant):
     plant(monkeypatch)
-    for seed in (1, 2, 3, 0, 4, 5, 6, 7):  # which tasks run first differs, so lives differ as well
+    # Which tasks run first is left to chance, so lives of one seed differ as well.
+    for seed in (1, 2, 3, 0, *range(4, 32)):
         (tmp_path / str(seed)).mkdir()
         figures = Figures()
         for _ in crash_everywhere(record_life(tmp_path / str(seed), seed), figures):
