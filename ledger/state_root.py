@@ -84,7 +84,6 @@ class NamespaceWrites(Record, frozen=True):
 
 LOG_HEAD = Schema(LogHead, max_bytes=64)
 LOG_TIP = Schema(LogTip, max_bytes=FRONTIER_BYTES + 16)
-BLOCK_ENTRY = Schema(BlockEntry, max_bytes=128)
 
 
 def namespace_of(key: bytes) -> bytes:

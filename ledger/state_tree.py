@@ -60,7 +60,11 @@ class TreeReader(Protocol):
         ...
 
     def tree_roots(self) -> Iterable[tuple[Namespace, bytes]]:
-        """The encoded root of every tree that is not empty."""
+        """The encoded roots of all trees that were ever written to."""
+        ...
+
+    def tree_root(self, namespace: Namespace, /) -> bytes:
+        """The encoded root of one tree, empty when there is none."""
         ...
 
     def tree_node(self, namespace: Namespace, place: Digits, /) -> bytes | None:
@@ -183,9 +187,8 @@ def proved_digest(
     Raises: StoreDamagedError when the way there does not lead from the root.
     """
     where = f"the tree of {namespace.hex()}"
-    root = dict(reader.tree_roots()).get(namespace, b"")
     try:
-        child = decode_child(digest, root)
+        child = decode_child(digest, reader.tree_root(namespace))
         value, path = prove(_Nodes(digest, reader, namespace), child, place)
         if root_of_path(digest, place, value, path) == hash_of(child):
             return value

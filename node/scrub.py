@@ -292,8 +292,7 @@ class Scrub:
                 self._map_value(height, key, value)
             yield
         for write in logs:
-            self._log_nodes(height, write, leaves[write.log])
-            yield
+            yield from self._log_nodes(height, write, leaves[write.log])
             yield from self._log_keys(height, write)
 
     def _map_value(self, height: int, key: bytes, value: bytes | None) -> None:
@@ -312,12 +311,19 @@ class Scrub:
         held = proved_digest(self._digest, self._state, namespace, place)
         return held == (None if value is None else value_digest(self._digest, value))
 
-    def _log_nodes(self, height: int, write: LogWrite, leaves: Sequence[bytes]) -> None:
+    def _log_nodes(self, height: int, write: LogWrite, leaves: Sequence[bytes]) -> Iterator[None]:
         """The nodes of the log's tree that the block completed, and those on their left."""
         first, log = write.first_sequence, write.log
         levels = [level for level in range(first.bit_length()) if first >> level & 1]
         peaks = [self._state.log_node(log, level, (first >> level) - 1) for level in levels]
-        frontier, rows = Frontier(first, tuple(reversed(peaks))).extend(self._digest, leaves)
+        frontier, rows = Frontier(first, tuple(reversed(peaks))), list[list[bytes]]()
+        for start in range(0, len(leaves), SCRUB_HASHES):
+            part = leaves[start : start + SCRUB_HASHES]
+            frontier, found = frontier.extend(self._digest, part)
+            rows += ([] for _ in found[len(rows) :])
+            for row, more in zip(rows, found, strict=False):
+                row.extend(more)
+            yield
         is_same = self._state.log_nodes(log, first) == pack_rows(rows)
         _require(is_same, Store.STATE, height, "the tree of a log has other nodes")
         tip = self._state.log_tip(log)

@@ -166,6 +166,10 @@ class StateStore:
         for key, data in self._store.scan(b"z", b"{", reverse=False):
             yield key[1:], data
 
+    def tree_root(self, namespace: bytes, /) -> bytes:
+        """The encoded root of the tree of a namespace, empty when there is none."""
+        return self._store.get(b"z" + namespace) or b""
+
     def tree_node(self, namespace: bytes, place: str, /) -> bytes | None:
         """An encoded node of a namespace's tree."""
         return self._store.get(_node_key(namespace, place))

@@ -17,6 +17,9 @@ class MemoryTrees:
     def tree_roots(self):
         return self.roots.items()
 
+    def tree_root(self, namespace, /):
+        return self.roots.get(namespace, b"")
+
     def tree_node(self, namespace, place, /):
         return self.nodes.get((namespace, place))
 

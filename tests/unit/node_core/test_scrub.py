@@ -7,9 +7,10 @@ import trio
 from trio.testing import MockClock
 
 from ledger.codec import encode
-from ledger.errors import KanglianError, StoreDamagedError
+from ledger.errors import KanglianError, StoreDamagedError, UnavailableError
 from ledger.limits import REPLAY_WINDOW_MS
 from ledger.store.port import Place
+from ledger.store.results import StateStore
 from ledger.transaction import Call
 from node.limits import SCRUB_CYCLE_MS
 from node.metrics import Metrics
@@ -187,3 +188,20 @@ def test_receipts_are_hashed_in_slices_that_are_subtrees():
 
         assert len(list(rooted())) == -(-count // SCRUB_HASHES)
         assert found == [root_of_entries(SUITE.digest, [b"tag" + entry for entry in entries])]
+
+
+@pytest.mark.parametrize("number", [None, b"1", b"3"])
+def test_a_state_store_of_another_format_is_named_and_not_read(number):
+    store = busy_chain().state_data
+    store.write([(b"v", number)])
+    with pytest.raises(UnavailableError, match=f"format {(number or b'1').decode()}, and this"):
+        StateStore(store)
+
+
+def test_logs_longer_than_a_slice_are_checked_in_parts(monkeypatch):
+    monkeypatch.setattr("node.scrub.SCRUB_HASHES", 1)
+    chain = busy_chain()
+    heights = range(chain.state.tip.height + 1)
+    logs = [where for height in heights for where in chain.state.writes(height).logs]
+    assert max(len(chain.state.log_write(*where).entries) for where in logs) > 1
+    scrub_all(chain)
