@@ -133,6 +133,7 @@ def _invalid(node: Replica, body: Body) -> Body:
             replace(body, change=(node.identity,)),
             replace(body, change=(*body.next_members[1:], 99)),
             replace(body, last=shorter),
+            replace(body, state_root=bytes(32)),
             replace(body, height=body.height + 1),
         )
     )

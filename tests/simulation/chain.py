@@ -2,7 +2,8 @@
 
 A body stands for a whole block with its header. It holds the certificate of the block before, as a
 header does, because the demotion list follows from it; the validators of its height and the next;
-and it may carry a change of membership, which holds two heights later.
+the state root of the block before; and it may carry a change of membership, which holds two heights
+later.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from consensus.vote_book import faults_of
 from ledger.block import Demotion
 from ledger.codec import encode
 from ledger.ids import BlockHash
+from tests.simulation.state import State
 
 Members = tuple[int, ...]
 """A validator set: the identities of its members, ascending; a signer is named by index."""
@@ -35,6 +37,7 @@ class Body:
     members: Members
     next_members: Members
     change: Members | None
+    state_root: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ def value_of(body: Body) -> BlockHash:
         (body.height, body.author, body.nonce, body.time_ms, body.previous),
         None if last is None else (last.height, last.round, last.value, last.signatures),
         (body.demotions, body.members, body.next_members, body.change),
+        body.state_root,
     )
     return BlockHash(hashlib.sha256(encode(fields)).digest())
 
@@ -71,7 +75,7 @@ def may_change(before: Members, after: Members) -> bool:
 class Chain:
     """A node's blocks; the block of height h has index h - 1. A block is safe once it is synced."""
 
-    __slots__ = ("_genesis", "_sets", "approved", "blocks", "changes", "synced")
+    __slots__ = ("_genesis", "_sets", "approved", "blocks", "changes", "state", "synced")
 
     def __init__(self, genesis: Members, approved: list[Members]) -> None:
         """`approved` are the changes that were voted for, in order; each may be made once."""
@@ -81,6 +85,7 @@ class Chain:
         self._sets: list[Members] = [genesis, genesis]
         self.changes = 0
         self.synced = 0
+        self.state = State()
 
     @property
     def next_height(self) -> int:
@@ -107,8 +112,16 @@ class Chain:
         """Make all blocks durable."""
         self.synced = len(self.blocks)
 
+    def execute(self) -> None:
+        """Run the blocks that were not executed."""
+        for decided in self.blocks[self.state.height :]:
+            body = decided.body
+            self.state.execute(body.height, body.nonce, body.value)
+
     def cut(self, height: int) -> None:
-        """Lose every block above a height."""
+        """Lose every block above a height; state that is ahead of its blocks is built anew."""
+        if self.state.height > height:
+            self.state = State()
         del self.blocks[height:]
         del self._sets[height + 2 :]
         self.changes = sum(decided.body.change is not None for decided in self.blocks)
@@ -159,6 +172,7 @@ class Chain:
             members=self.members(height),
             next_members=following,
             change=change if change and may_change(following, change) else None,
+            state_root=self.state.root,
         )
         return sealed(blank)
 
@@ -175,7 +189,10 @@ class Chain:
         if (body.members, body.next_members) != (self.members(height), self.members(height + 1)):
             return False
         is_derived = body.demotions == self.demotions_after(last) and body.value == value_of(body)
-        return is_derived and self._allows(body.change)
+        return is_derived and self._has_root(body.state_root) and self._allows(body.change)
+
+    def _has_root(self, state_root: bytes) -> bool:
+        return state_root == self.state.root
 
     def _allows(self, change: Members | None) -> bool:
         if change is None:

@@ -4,9 +4,10 @@ Safety: one value a height; certificates with a quorum of distinct signers of th
 height; nobody correct signs two messages for one (height, round, kind), restarts and quarantine
 included; no vote against the own lock without a justifying quorum; no precommit without a prevote
 quorum; equal demotions for equal headers, of those who lost a round; no change of membership that
-nobody voted for; heights grow by one; a block that a node reported is there for ever; no block from
-the future where clocks are good; bounded memory. Liveness: after the faults end, a further height
-within bounded rounds.
+nobody voted for; the state root of every block, what each node executed, and what it proves of a
+height, the completeness of its namespaces included; heights grow by one; a block that a node
+reported is there for ever; no block from the future where clocks are good; bounded memory.
+Liveness: after the faults end, a further height within bounded rounds.
 Quorum and sets are computed here once more, so that a wrong one in a node is seen.
 """
 
@@ -25,8 +26,9 @@ from consensus.messages import (
     VoteKind,
 )
 from consensus.next_height import MESSAGES_PER_KIND
-from tests.simulation.chain import Chain, Decided, Members
+from tests.simulation.chain import Body, Chain, Decided, Members
 from tests.simulation.scenario import GOOD_CLOCK_MS, LINK_MS, PRECISION_MS, TIMEOUTS, Scenario
+from tests.simulation.state_checker import StateModel, question
 
 SLOW_ROUND = (2 * (TIMEOUTS.status_ms + 4 * LINK_MS[1])) // TIMEOUTS.delta_ms
 """From this round on every timeout exceeds 2 * Delta, where Delta is one status interval and a few
@@ -34,6 +36,9 @@ links: by then all correct nodes have what one of them has."""
 
 EARLY_MS = PRECISION_MS + 2 * GOOD_CLOCK_MS
 """How far a block may be ahead of true time where only liars have wrong clocks, drift included."""
+
+HELD = 4
+"""After one block in so many, a client asks about one of so many newest heights."""
 
 Verify = Callable[[Signed, Members], bool]
 
@@ -82,6 +87,7 @@ class Checker:
         self._prevoters: defaultdict[tuple[int, int, bytes], set[int]] = defaultdict(set)
         self._locks: dict[tuple[int, int], tuple[int, bytes]] = {}
         self._values: dict[int, bytes] = {}
+        self._states = StateModel()
         self._proposers: dict[int, tuple[int, ...]] = {1: tuple(range(scenario.validators))}
         self._demoted: dict[int, set[int]] = {0: set()}
         self._proven: dict[tuple[CommitCertificate, Members], bool] = {}
@@ -161,6 +167,7 @@ class Checker:
         self._reported[node] = height
         if self._values.setdefault(height, value) != value:
             raise Violation(f"node {node} decides {value.hex()[:8]} at {height}: a fork")
+        self._check_state(node, body, chain)
         if self._scenario.has_good_clocks and body.time_ms > now_ms + EARLY_MS:
             raise Violation(f"block {height} is {body.time_ms - now_ms} ms ahead of all clocks")
         if len(self._sets) < height + 2:
@@ -180,6 +187,23 @@ class Checker:
             raise Violation(f"node {node} has other proposers for height {height + 1}")
         if self._round_limits is not None and certificate.round > self.round_limit(height):
             raise Violation(f"height {height} took until round {certificate.round}")
+
+    def _check_state(self, node: int, body: Body, chain: Chain) -> None:
+        height, states = body.height, self._states
+        states.follow(height, body.nonce, body.value)
+        if body.state_root != states.root(height - 1):
+            raise Violation(f"block {height} commits to another state than {height - 1} has")
+        if chain.state.height != height:  # Several were reported at once: the newest is looked at.
+            return
+        if chain.state.root != states.root(height):
+            raise Violation(f"node {node} executes another state at {height}")
+        if (height + node) % HELD == 0:
+            asked = max(chain.state.held_from, height - (height + node) // HELD % HELD)
+            namespace, key = question(height, node)
+            shown = chain.state.show(asked, namespace, key)
+            fault = states.fault_in(asked, namespace, key, shown)
+            if fault:
+                raise Violation(f"node {node} shows a wrong state of {asked}: {fault}")
 
     def _check_demotions(self, decided: Decided) -> None:
         """Whoever is demoted was so before, or lost a round of the height below: by identity."""

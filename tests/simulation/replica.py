@@ -140,6 +140,8 @@ class Replica:
         if self.is_correct:
             self.shared.checker.on_boot(self.identity, len(self.chain.blocks))
         self.sync_chain()  # Opening a store makes durable what it found: nothing rests on less.
+        self.chain.state.restart()
+        self.chain.execute()
         found = self._open_log()
         self.voting_from = found.ended.voting_from
         entries = found.entries
@@ -450,12 +452,14 @@ class Replica:
         self._begin_height()
 
     def _append(self, decided: Decided) -> None:
-        """Block durable, end of height in the log, reported: in this order."""
+        """Block durable, end of height in the log, executed, reported: in this order."""
         self.chain.append(decided)
         self._point()
         self.sync_chain()
         self._point()
         self.log.end_height(Ended(len(self.chain.blocks), self.voting_from))
+        self._point()
+        self.chain.execute()
         self._point()
         self._report()
 

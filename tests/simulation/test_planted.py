@@ -11,7 +11,8 @@ import pytest
 
 from consensus.events import BlockChecked, Verdict
 from consensus.proposal_book import ProposalBook
-from tests.simulation import chain, disk, log, quarantine, replica
+from ledger.state_root import BlockEntry
+from tests.simulation import chain, disk, log, quarantine, replica, state
 from tests.simulation.scenario import Scenario
 from tests.simulation.world import World
 
@@ -122,6 +123,17 @@ class Timeless(replica.Replica):
         return True
 
 
+class Unexecuting(replica.Replica):
+    """Starts with the state it finds, whatever block it is of."""
+
+    def _recover(self):
+        chain = self.chain
+        before, chain.state.height = chain.state.height, len(chain.blocks)
+        super()._recover()
+        if not chain.blocks:
+            chain.state.height = before
+
+
 class Hasty(replica.Replica):
     """Counts the quorum of the set to come for the height of the one before."""
 
@@ -214,11 +226,41 @@ SHELL = (
     ),
     Case("a quorum of the set to come", replace(CHANGES, validators=7), "", node=Hasty),
     Case(
+        "a wrong state root is voted for",
+        LIES,
+        "commits to another state",
+        quiet=CRASHES,
+        patch=(chain.Chain, "_has_root", lambda _chain, _root: True),
+    ),
+    Case("a block that a crash left unexecuted stays so", CRASHES, "", node=Unexecuting),
+    Case(
         "demotions are not carried over by identity",
         CHANGES,
         "lost no round",
         patch=(chain, "carried", lambda demotions, _before, _after: demotions),
     ),
+)
+
+
+def show_the_newest(shown):
+    """Proves the newest height, whichever was asked for."""
+    return lambda held, _height, *question: shown(held, held.height, *question)
+
+
+def omit_a_transaction(_state, height, item, value):
+    """Leaves one transaction out of what the log of the namespace's blocks says."""
+    return BlockEntry(height, item.entries, value, item.entries + 1, value)
+
+
+def omit_empty_logs(touched):
+    """Leaves a block out of the log when it appended nothing else."""
+    return lambda nonce: [item for item in touched(nonce) if item.entries]
+
+
+STATE = (
+    (state.State, "show", show_the_newest(state.State.show), "shows a wrong state"),
+    (state.State, "block_entry", omit_a_transaction, "executes another state"),
+    (state, "touched_by", omit_empty_logs(state.touched_by), "executes another state"),
 )
 
 
@@ -237,6 +279,13 @@ def test_a_planted_bug_is_found_by_its_fault_and_by_nothing_else(case, monkeypat
 
     assert case.found in next(violations(case.faults, case.node, SEEDS))
     assert list(violations(case.quiet, case.node, QUIET_SEEDS)) == []
+
+
+@pytest.mark.parametrize(("owner", "name", "planted", "found"), STATE)
+def test_a_wrong_state_is_found(owner, name, planted, found, monkeypatch):
+    monkeypatch.setattr(owner, name, planted)
+
+    assert found in next(violations(BUSY, replica.Replica, QUIET_SEEDS))
 
 
 @pytest.mark.parametrize(

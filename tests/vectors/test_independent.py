@@ -1,7 +1,7 @@
 """A second reading of docs/format.md, from the vectors alone and without our own code.
 
-It imports nothing of Kanglian: SHA-256, msgpack, ECDSA and the text of the document. What it can
-check, another implementation can.
+It imports nothing of Kanglian: SHA-256, msgpack, ECDSA and the text of the document; the
+formulas are in `by_definition.py`. What it can check, another implementation can.
 """
 
 import hmac
@@ -16,12 +16,20 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 
+from tests.vectors.by_definition import (
+    head,
+    leaf,
+    namespace_tree,
+    node,
+    root,
+    sized,
+    sparse,
+    tagged,
+    written,
+)
+
 VECTORS = json.loads(Path(__file__).with_name("format-2.json").read_text(encoding="utf-8"))
 CURVES = {1: ec.SECP256K1(), 2: ec.SECP256R1()}
-
-
-def tagged(tag: str, data: bytes) -> bytes:
-    return sha256(tag.encode() + b"\0" + data).digest()
 
 
 def verify(key: bytes, digest: bytes, signature: bytes) -> None:
@@ -30,30 +38,6 @@ def verify(key: bytes, digest: bytes, signature: bytes) -> None:
     message = digest if key[0] == 1 else sha256(digest).digest()
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
     public.verify(encode_dss_signature(r, s), message, ec.ECDSA(Prehashed(hashes.SHA256())))
-
-
-def leaf(entry: bytes) -> bytes:
-    return sha256(b"\0" + entry).digest()
-
-
-def node(left: bytes, right: bytes) -> bytes:
-    return sha256(b"\x01" + left + right).digest()
-
-
-def head(leaves: list[bytes]) -> bytes:
-    """Section 1.3, by the recursive definition of RFC 6962."""
-    if len(leaves) < 2:
-        return leaves[0] if leaves else sha256(b"").digest()
-    split = 1 << (len(leaves) - 1).bit_length() - 1
-    return node(head(leaves[:split]), head(leaves[split:]))
-
-
-def sized(count: int, tree_head: bytes) -> bytes:
-    return sha256(b"\x02" + count.to_bytes(8, "big") + tree_head).digest()
-
-
-def root(entries: list[bytes]) -> bytes:
-    return sized(len(entries), head([leaf(entry) for entry in entries]))
 
 
 def from_path(entry: bytes, position: dict) -> bytes:
@@ -220,49 +204,6 @@ def test_trees():
     assert (count, peaks) == (7, [head(leaves[:4]), head(leaves[4:6]), head(leaves[6:])])
     position = {"index": 4, "count": 7, "path": item["inclusion_path_of_4"]}
     assert from_path(entries[4], position).hex() == item["sized_root"]
-
-
-def sparse(pairs: dict[bytes, bytes], depth: int = 0) -> bytes:
-    """Section 8, by the definition."""
-    if not pairs:
-        return bytes(32)
-    if len(pairs) == 1:
-        ((place, value),) = pairs.items()
-        return sha256(b"\0kl.state-leaf\0" + place + value).digest()
-    halves: list[dict[bytes, bytes]] = [{}, {}]
-    for place, value in pairs.items():
-        halves[place[depth // 8] >> 7 - depth % 8 & 1][place] = value
-    return node(*(sparse(half, depth + 1) for half in halves))
-
-
-def namespace_tree(namespace: bytes, maps: dict, logs: dict, heights: dict) -> bytes:
-    cut, pairs = len(namespace), dict[bytes, bytes]()
-    for key, value in maps.items():
-        if key[:cut] == namespace and value is not None:
-            place = tagged("kl.state-key", b"\0" + key[cut:])
-            pairs[place] = tagged("kl.state-value", value)
-    for log, entries in logs.items():
-        if log[:cut] == namespace:
-            rows = [b"kl.log-entry\0" + msgpack.packb(entry) for entry in entries]
-            log_head = msgpack.packb([len(entries), heights[log], root(rows)])
-            pairs[tagged("kl.state-key", b"\1" + log[cut:])] = tagged("kl.state-value", log_head)
-    return sparse(pairs)
-
-
-def written(namespace: bytes, maps: list, logs: list) -> bytes | None:
-    cut = len(namespace)
-    own_maps = [[key[cut:], value] for key, value in maps if key[:cut] == namespace]
-    own_logs = []
-    for log, first, entries in logs:
-        if log[:cut] == namespace:
-            leaves = [leaf(b"kl.log-entry\0" + msgpack.packb(entry)) for entry in entries]
-            appended = tagged("kl.appended", b"".join(leaves))
-            own_logs.append([log[cut:], first, len(entries), appended])
-    if not own_maps and not own_logs:
-        return None
-    digest = tagged("kl.writes", msgpack.packb([own_maps, own_logs]))
-    module, level = namespace[:-2].decode(), namespace[-1]
-    return b"kl.namespace-writes\0" + msgpack.packb([module, level, digest])
 
 
 def test_state():

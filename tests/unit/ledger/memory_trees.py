@@ -11,6 +11,10 @@ class MemoryTrees:
     def get(self, key, /):
         return self.values.get(key)
 
+    def log_count(self, log, /):
+        tip = self.tips.get(log)
+        return 0 if tip is None else tip.frontier.count
+
     def written_roots(self):
         return self.newest
 
