@@ -467,8 +467,10 @@ def proof_verify(
     console.show(verdict, console.verdict_text(verdict, console.now_ms()), as_json=as_json)
 
 
-from rpc.commands.members import member  # noqa: E402 - its help needs the language
+from rpc.commands.backup import backup  # noqa: E402 - their help needs the language
+from rpc.commands.members import member  # noqa: E402
 
+main.add_command(backup)
 main.add_command(member)
 
 

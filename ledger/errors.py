@@ -77,6 +77,12 @@ class Reason(StrEnum):
     """The authority took the node's last certificate back and has not readmitted it."""
     BAD_STATEMENT = "bad_statement"
     """A node's statement, or a set of them, cannot release a node from quarantine."""
+    BAD_BACKUP = "bad_backup"
+    """A backup is not what was written, or not what its chain decided."""
+    HALF_FINISHED = "half_finished"
+    """A backup, or a restore, was interrupted before its end."""
+    OCCUPIED = "occupied"
+    """The folder that is to be written holds something already."""
     NOT_SUCCESSFUL = "not_successful"
     """The transaction is on chain but its receipt is not OK."""
 

@@ -144,3 +144,13 @@ SCRUB_VALUES = 8
 """Map values looked up, each with the way to it in its tree, in one slice: about 1 ms."""
 SCRUB_HASHES = 512
 """Entries hashed in one slice: about 1 ms. A power of two, so that a slice is a subtree."""
+BACKUP_STEP_BYTES = 64 * KIB
+"""Records that a backup reads before it rests; a batch may be larger, and is then a step itself."""
+BACKUP_STEP_BLOCKS = 16
+"""The same for small blocks: less than 1 ms."""
+BACKUP_PAUSE_MS = 4
+"""Rest behind every step of a backup: it takes a fifth of the CPU at most."""
+BACKUP_STALL_MS = 60_000
+"""How long either end of a backup waits for the other one."""
+BACKUP_STREAMS = 2
+"""Backups of a node at the same time: one, and one that somebody began by mistake."""

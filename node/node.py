@@ -54,6 +54,7 @@ from node.metrics import Metrics
 from node.ports import Ports, real_ports
 from node.quarantine import open_log
 from node.queries import Queries
+from node.restore_mark import refuse_unfinished
 from node.router import Router
 from node.scrub import Scrub
 from node.scrub_task import ScrubTask
@@ -71,13 +72,14 @@ _log = structlog.get_logger("node")
 def open_node(config: NodeConfig, passphrase: PassphraseSource) -> "RunningNode":
     """The node of a configuration on this machine: opens keys, genesis and stores.
 
-    Raises: ConfigError, PrivateFileError, Rejected(BAD_GENESIS), UnavailableError,
+    Raises: ConfigError, PrivateFileError, Rejected(BAD_GENESIS | HALF_FINISHED), UnavailableError,
         InvariantError; each names the file and what to do.
     """
     genesis = read_genesis(config.node.genesis_file)
     check_links(genesis, config.tls, SystemClock().now_ms())
     key = load_key(config.node.key_file, passphrase)
     refuse_marked(config.node.data_dir)
+    refuse_unfinished(config.node.data_dir)
     return RunningNode(config, genesis, key, real_ports(config))
 
 
@@ -323,6 +325,11 @@ class RunningNode:
     def height(self) -> int:
         """The newest executed and durable height."""
         return self._executor.state_tip.height
+
+    @property
+    def blocks(self) -> BlockStore:
+        """The decided blocks, to be backed up up to `height`."""
+        return self._writer.blocks
 
     def info(self) -> Info:
         """The node and its chain in one look."""

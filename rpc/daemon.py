@@ -13,6 +13,7 @@ import trio
 
 from ledger.limits import MIB
 from node import logs
+from node.backup_channel import BackupChannel
 from node.config import NodeConfig
 from node.damage import marked
 from node.folder_lock import locked
@@ -42,14 +43,17 @@ async def run(config: NodeConfig, passphrase: PassphraseSource) -> None:
         node = open_node(config, passphrase)
         app = build_app(node, node.metrics.render)
         door = HttpConfig(config.rpc.listen_host, config.rpc.listen_port)
-        with marked(config.node.data_dir):
-            await _serve(node, door, app)
+        data_dir = config.node.data_dir
+        backups = BackupChannel(data_dir, node.chain, node.blocks, lambda: node.height)
+        with marked(data_dir):
+            await _serve(node, door, app, backups)
 
 
-async def _serve(node: RunningNode, door: HttpConfig, app: App) -> None:
+async def _serve(node: RunningNode, door: HttpConfig, app: App, backups: BackupChannel) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
         await nursery.start(node.run)
+        nursery.start_soon(backups.run)
         await nursery.start(serve_http, door, app)
         _log.info("rpc_ready", host=door.host, port=door.port)
         _keep_memory()

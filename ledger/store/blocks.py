@@ -24,7 +24,9 @@ class StoredBlock(Record, frozen=True):
 
 
 _PLACE = Schema(Place, max_bytes=64)
-_STORED = Schema(StoredBlock, max_bytes=BLOCK_RECORD_BYTES + CERTIFICATE_BYTES + 64)
+STORED_BLOCK_BYTES = BLOCK_RECORD_BYTES + CERTIFICATE_BYTES + 64
+"""A block, a certificate, and what their encoding adds."""
+STORED_BLOCK = Schema(StoredBlock, max_bytes=STORED_BLOCK_BYTES)
 
 
 class BlockStore:
@@ -57,7 +59,7 @@ class BlockStore:
     def block(self, height: int) -> StoredBlock | None:
         """The block at a height, or None above the tip."""
         data = self._store.get(b"h" + height.to_bytes(8, "big"))
-        return None if data is None else _STORED.decode(data)
+        return None if data is None else STORED_BLOCK.decode(data)
 
     def height_of(self, block_hash: bytes) -> Height | None:
         """The height of a block hash."""
