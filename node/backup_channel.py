@@ -80,19 +80,21 @@ class BackupChannel:
         self._height = height
         self._streams = 0
 
-    async def run(self) -> None:
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. A name that somebody else has taken is no reason to stop a node.
 
         Raises: StoreDamagedError.
         """
         listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         try:
-            await listener.bind(_name(self._data_dir))
+            await listener.bind(channel_name(self._data_dir))
             listener.listen()
         except OSError as error:
             listener.close()
             _log.error("backup_channel_taken", problem=str(error))
+            task_status.started()
             return
+        task_status.started()
         await trio.serve_listeners(self.serve, [trio.SocketListener(listener)])
 
     async def serve(self, stream: trio.SocketStream) -> None:
@@ -155,7 +157,7 @@ def blocks_from_node(data_dir: Path, chain: Chain) -> Generator[BlockSource]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
         link.settimeout(BACKUP_STALL_MS / 1_000)
         try:
-            link.connect(_name(data_dir))
+            link.connect(channel_name(data_dir))
             user = _user_of(link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             owner = data_dir.stat().st_uid
         except OSError as error:
@@ -190,7 +192,7 @@ def _source(take: Callable[[int], bytes], chain: Chain) -> BlockSource:
     return BlockSource(head.height, (take_block(read) for _ in range(head.height)))
 
 
-def _name(data_dir: Path) -> str:
+def channel_name(data_dir: Path) -> str:
     """The abstract name of a folder's channel: the folder itself, however it is reached."""
     found = data_dir.stat()
     return f"\0kanglian-backup-{found.st_dev:x}-{found.st_ino:x}"

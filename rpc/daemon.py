@@ -53,7 +53,7 @@ async def _serve(node: RunningNode, door: HttpConfig, app: App, backups: BackupC
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
         await nursery.start(node.run)
-        nursery.start_soon(backups.run)
+        await nursery.start(backups.run)
         await nursery.start(serve_http, door, app)
         _log.info("rpc_ready", host=door.host, port=door.port)
         _keep_memory()

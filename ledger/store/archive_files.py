@@ -182,7 +182,7 @@ def read_manifest(folder: Path, disk: Disk = OPERATING_SYSTEM_DISK) -> Manifest:
             detail = "the backup has no manifest: it was never finished; make another one"
             raise Rejected(Reason.HALF_FINISHED, detail, folder=str(folder))
         file = disk.open(folder / MANIFEST_FILE, writing=False)
-        data = file.read(MANIFEST_BYTES + 1, 0)
+        data = file.read(min(file.size(), MANIFEST_BYTES + 1), 0)
         file.close()
     except OSError as error:
         raise _unusable(folder, error) from error
@@ -205,7 +205,7 @@ def check_chunk(folder: Path, chunk: Chunk, disk: Disk = OPERATING_SYSTEM_DISK) 
         file = disk.open(folder / chunk.file, writing=False)
         size = file.size()
         for start in range(0, size, _PIECE_BYTES):
-            found.update(file.read(_PIECE_BYTES, start))
+            found.update(file.read(min(_PIECE_BYTES, size - start), start))
         file.close()
     except OSError as error:
         raise _unusable(folder / chunk.file, error) from error
