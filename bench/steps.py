@@ -2,8 +2,8 @@
 
 A lone node runs in this process with its real stores and front door; clients in the same process
 ask for what is dearest: large envelopes and their proofs, full blocks at length, old blocks, full
-batches of calls, garbage at the limits of size. `python -m bench.steps` lists the worst steps. The
-rule is 2 ms for everything but consensus, which owns the loop.
+batches of calls, garbage at the limits of size, a backup. `python -m bench.steps` lists the worst
+steps. The rule is 2 ms for everything but consensus, which owns the loop.
 """
 
 import gc
@@ -29,6 +29,7 @@ from ledger.codec import encode
 from ledger.crypto.suites import INTERNATIONAL
 from ledger.data_index import Parts, register_arguments
 from ledger.transaction import Call, operation_ids, parse_transaction
+from node.backup_channel import BackupChannel, channel_name
 from node.clock import SystemClock
 from node.config import load_config
 from node.devnet import DevelopmentKeys
@@ -113,8 +114,10 @@ async def _served(directory: Path) -> AsyncGenerator[tuple[int, RunningNode]]:
     files = development_network(directory, DevelopmentKeys(), clock.now_ms(), 1, base_port)
     node = open_node(load_config(files.nodes[0].config, {}), PassphraseSource())
     app = build_app(node, node.metrics.render)
+    backups = BackupChannel(directory, node.chain, node.blocks, lambda: node.height)
     async with trio.open_nursery() as nursery:
         await nursery.start(node.run)
+        await nursery.start(backups.run)
         port = await nursery.start(serve_http, HttpConfig("127.0.0.1", 0), app)
         # As rpc/daemon.py does: what start-up made is not walked by the collector.
         gc.collect()
@@ -238,6 +241,15 @@ async def _garbage(asker: Asker) -> None:
         await asker.raw(body)
 
 
+async def _backup(directory: Path, meter: StepMeter) -> None:
+    """All blocks, as fast as the node gives them."""
+    meter.asked = "backup"
+    link = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    await link.connect(channel_name(directory))
+    async with trio.SocketStream(link) as stream:
+        await _drain(stream)
+
+
 async def _pipeline(port: int) -> None:
     """Tiny requests, as many as fit into what is sent at once; the answers are read to the end."""
     stream = await trio.open_tcp_stream("127.0.0.1", port)
@@ -264,6 +276,7 @@ async def _measure(directory: Path, meter: StepMeter) -> float:
         calibration.sample()
         await _garbage(asker)
         await _pipeline(port)
+        await _backup(directory, meter)
         calibration.sample()
         trio.lowlevel.remove_instrument(meter)
         await asker.aclose()

@@ -23,7 +23,7 @@ import trio
 from ledger.batch import parse_batch
 from ledger.block import BLOCK, HEADER
 from ledger.chain import Tip
-from ledger.errors import Reason, Rejected, Store, UnavailableError
+from ledger.errors import Reason, Rejected, Store, StoreDamagedError, UnavailableError
 from ledger.genesis import Genesis, chain_of
 from ledger.store.archive import (
     MANIFEST_FILE,
@@ -110,17 +110,25 @@ def restore_backup(
     """Make the data folder of a node from a backup; the node starts in quarantine.
 
     A restore that was interrupted goes on where it ended.
-    Raises: Rejected(… | OCCUPIED), FolderInUseError, UnavailableError, StoreDamagedError when the
-    disk does not hold what was written.
+    Raises: Rejected(… | OCCUPIED), FolderInUseError, UnavailableError; Rejected(HALF_FINISHED) when
+    the disk does not hold what was written, or a power cut took a part of an interrupted restore.
     """
     manifest = open_backup(folder, genesis, watch.files)
     with locked(data_dir):
         _refuse_occupied(data_dir, manifest)
         require_room(data_dir, STORED_PER_BYTE * manifest.size)
         mark(data_dir, manifest.sha256)
-        with _stores(data_dir) as (blocks, state):
-            found = trio.run(replay, folder, manifest, genesis, blocks, state, watch.blocks)
-        scrub_stores(data_dir, genesis, watch.heights)
+        try:
+            with _stores(data_dir) as (blocks, state):
+                found = trio.run(replay, folder, manifest, genesis, blocks, state, watch.blocks)
+            scrub_stores(data_dir, genesis, watch.heights)
+        except StoreDamagedError as error:
+            raise Rejected(
+                Reason.HALF_FINISHED,
+                f"the disk does not hold what was restored ({error.store}: {error.where}: "
+                f"{error.problem}); move the data folder away and restore again",
+                folder=str(data_dir),
+            ) from error
         # Its log says that memory is lost: the node cannot know what it signed after the backup.
         open_log(data_dir / LOG_FILE, manifest.height, now_ms).close()
         try:
@@ -217,13 +225,31 @@ def _without_log(_height: int) -> None:
     """Nobody signs meanwhile, so there is no log to keep."""
 
 
+class _Bodies:
+    """Bodies that are synced once, at the end: what a crash leaves before is marked unfinished."""
+
+    def __init__(self, files: BodyFiles) -> None:
+        self._files = files
+        self.append = files.append
+        self.read = files.read
+        self.close = files.close
+
+    def sync(self) -> None:
+        """Later."""
+
+
 @contextmanager
 def _stores(folder: Path) -> Generator[tuple[BlockStore, StateStore]]:
+    """Stores that sync nothing until they are closed, and are durable once they were opened again.
+
+    A sync for each block takes longer than its execution.
+    """
     with ExitStack() as stack:
-        level = LevelStore(folder / Store.BLOCKS)
+        level = LevelStore(folder / Store.BLOCKS, syncs=False)
         stack.callback(level.close)
         bodies = BodyFiles(folder / Store.BODIES)
         stack.callback(bodies.close)
-        state = StateStore(LevelStore(folder / Store.STATE))
+        state = StateStore(LevelStore(folder / Store.STATE, syncs=False))
         stack.callback(state.close)
-        yield BlockStore(level, bodies), state
+        yield BlockStore(level, _Bodies(bodies)), state
+        bodies.sync()

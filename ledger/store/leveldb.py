@@ -30,12 +30,15 @@ _WITHOUT_DATA = ("LOCK", "LOG", "LOG.old")
 class LevelStore:
     """One LevelDB folder, owned by this process alone; the folder's name is the store's."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create the folder.
+    def __init__(self, path: Path, *, syncs: bool = True) -> None:
+        """Open or create the folder; opening makes durable what the last owner wrote.
 
+        Without `syncs`, writes are durable once the store was closed and opened again: for work
+        that begins anew, or is refused, after a crash.
         Raises: UnavailableError when it is in use or not writable, StoreDamagedError.
         """
         self._path = path
+        self._syncs = syncs
         self._is_failed = False
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -104,11 +107,11 @@ class LevelStore:
             raise self._damaged(self._suspects(key), error) from error
 
     def write(self, writes: Sequence[Write], /) -> None:
-        """Apply all writes in one synced batch. The first failure is the last write."""
+        """Apply all writes in one batch. The first failure is the last write."""
         if self._is_failed:
             raise UnavailableError(f"the store {self._path} failed before and is not written again")
         try:
-            with self._db.write_batch(transaction=True, sync=True) as batch:
+            with self._db.write_batch(transaction=True, sync=self._syncs) as batch:
                 put = batch.put
                 for key, value in writes:
                     if value is None:

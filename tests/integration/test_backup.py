@@ -403,6 +403,20 @@ def test_an_interrupted_restore_goes_on_where_it_ended_and_with_its_own_backup_a
     assert seen == [6, 7, 8]
 
 
+@pytest.mark.parametrize("store", ["blocks", "bodies", "state"])
+def test_what_a_power_cut_took_of_an_interrupted_restore_is_found(backup, tmp_path, store):
+    """Nothing is synced before the end, so a power cut may take any part of it."""
+    new = tmp_path / "new"
+    with pytest.raises(Stop):
+        restore_backup(backup, new, GENESIS, NOW_MS, stopping_at(6))
+    shutil.rmtree(new / store)
+    with pytest.raises(Rejected, match=f"does not hold what was restored .{store}") as refusal:
+        restore_backup(backup, new, GENESIS, NOW_MS, WATCH)
+    assert refusal.value.reason == Reason.HALF_FINISHED
+    with pytest.raises(Rejected, match="was interrupted"):
+        started(new)
+
+
 def test_a_mark_of_a_restore_that_cannot_be_read_counts(backup, tmp_path):
     new = tmp_path / "new"
     new.mkdir()
