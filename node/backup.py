@@ -12,13 +12,12 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ledger.block import BLOCK
 from ledger.errors import Store, UnavailableError
 from ledger.genesis import Genesis, chain_of
 from ledger.limits import MIB
-from ledger.store.archive import ArchivedBlock, Manifest, bad_backup
+from ledger.store.archive import ArchivedBlock, Manifest, block_records
 from ledger.store.archive_files import ArchiveWriter
-from ledger.store.blocks import BlockStore
+from ledger.store.blocks import STORED_BLOCK, BlockStore
 from ledger.store.bodies import BodyFiles
 from ledger.store.leveldb import LevelStore
 from ledger.transaction import Chain
@@ -95,21 +94,17 @@ def stored_blocks(blocks: BlockStore, height: int) -> Iterator[ArchivedBlock]:
     Raises: StoreDamagedError, Rejected(BAD_BACKUP) when the store begins later.
     """
     for number in range(1, height + 1):
-        stored = blocks.block(number)
-        if stored is None:
-            raise bad_backup("this node does not hold the block", height=number)
-        digests = BLOCK.decode(stored.block).batches
-        yield ArchivedBlock(stored, tuple(blocks.batches(digests)))
+        records = block_records(blocks, number)
+        yield ArchivedBlock(STORED_BLOCK.decode(next(records)), tuple(records))
 
 
 def _size_of(data_dir: Path) -> int:
     """The bytes that blocks and bodies take: a backup of them takes no more."""
-    folders = (data_dir / Store.BLOCKS, data_dir / Store.BODIES)
-    sizes = 0
-    for folder in folders:
-        for path in folder.iterdir():
+    size = 0
+    for store in (Store.BLOCKS, Store.BODIES):
+        for path in (data_dir / store).iterdir():
             try:
-                sizes += path.stat().st_size
+                size += path.stat().st_size
             except FileNotFoundError:
                 continue  # LevelDB has merged it into another one meanwhile
-    return sizes
+    return size

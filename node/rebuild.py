@@ -103,7 +103,8 @@ def rebuild_blocks(data_dir: Path, genesis: Genesis) -> Rebuilt:
     _refuse_running(data_dir)
     if len(genesis_validators(genesis).members) == 1:
         raise UnavailableError(
-            "this chain has one master, so there is nobody to fetch blocks from; restore a backup"
+            "this chain has one master, so there is nobody to fetch blocks from; move the data "
+            "folder away and run `kanglian backup restore`"
         )
     voting_from = _begin_quarantine(data_dir / _LOG)
     aside = _set_aside(data_dir, (Store.BLOCKS, Store.BODIES, Store.STATE, _FRESH, MARK_FILE))
