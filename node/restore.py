@@ -110,8 +110,9 @@ def restore_backup(
     """Make the data folder of a node from a backup; the node starts in quarantine.
 
     A restore that was interrupted goes on where it ended.
-    Raises: Rejected(… | OCCUPIED), FolderInUseError, UnavailableError; Rejected(HALF_FINISHED) when
-    the disk does not hold what was written, or a power cut took a part of an interrupted restore.
+    Raises: what `verify_backup` raises; Rejected(OCCUPIED), FolderInUseError;
+    Rejected(HALF_FINISHED) when the disk does not hold what was written: a power cut may take any
+    part of a restore.
     """
     manifest = open_backup(folder, genesis, watch.files)
     with locked(data_dir):
@@ -187,7 +188,6 @@ async def replay(
 async def _append_chunk(
     folder: Path, chunk: Chunk, writer: ChainWriter, advance: Callable[[int], None]
 ) -> None:
-    height = chunk.first_height
     try:
         for height, archived in enumerate(read_chunk(folder, chunk), chunk.first_height):
             if height > writer.tip.height:
@@ -195,7 +195,8 @@ async def _append_chunk(
                 await append_synced(writer, [_fetched(archived, writer)], _without_log)
                 advance(height)
     except Rejected as refusal:
-        raise bad_backup(str(refusal), file=chunk.file, at_height=height) from refusal
+        at_height = writer.tip.height + 1
+        raise bad_backup(str(refusal), file=chunk.file, at_height=at_height) from refusal
 
 
 def _fetched(archived: ArchivedBlock, writer: ChainWriter) -> FetchedBlock:
