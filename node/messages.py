@@ -8,7 +8,9 @@ braces; a test holds them together. What it never does: print.
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from enum import StrEnum, unique
-from typing import NamedTuple
+
+from node.phrase import Phrase
+from node.proof_phrases import PROOF_PHRASES
 
 
 @unique
@@ -17,13 +19,6 @@ class Language(StrEnum):
 
     ENGLISH = "en"
     CHINESE = "zh"
-
-
-class Phrase(NamedTuple):
-    """One sentence in both languages."""
-
-    en: str
-    zh: str
 
 
 def language_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Language:
@@ -118,11 +113,6 @@ PHRASES: Mapping[str, Phrase] = {
     "help_tx_proof": Phrase(
         "Fetch the proof of a transaction; --json prints the proof alone.",
         "获取交易证明；--json 只输出证明本身。",
-    ),
-    "help_proof": Phrase("Proofs, without a node.", "离线证明。"),
-    "help_proof_verify": Phrase(
-        "Verify a proof offline; exit code 0 only if everything given holds.",
-        "离线验证证明；仅当全部成立时退出码为 0。",
     ),
     "help_info": Phrase("Show a node and its chain.", "显示节点及其链的信息。"),
     "help_bench": Phrase("Measurements.", "性能测量。"),
@@ -452,4 +442,6 @@ PHRASES: Mapping[str, Phrase] = {
         "this node's key is in use elsewhere, or its data is an old copy",
         "本节点的密钥正在别处使用，或其数据是旧副本",
     ),
+    # ---- proofs ----
+    **PROOF_PHRASES,
 }

@@ -11,8 +11,6 @@ from ledger.errors import (
     InvariantError,
     Reason,
     Rejected,
-    Store,
-    StoreDamagedError,
     UnavailableError,
 )
 from ledger.proofs.anchor import Anchor, make_anchor
@@ -28,7 +26,7 @@ from ledger.proofs.receipt import (
     prove_transaction,
 )
 from ledger.proofs.state import Collection, StateDocument, prove_state
-from ledger.state import LogEntry, namespace_prefix
+from ledger.state import LogEntry, LogWrite, namespace_prefix
 from ledger.state_root import BLOCKS_LOG
 from ledger.state_tree import StateView
 from ledger.store.results import Locator, StateStore
@@ -201,13 +199,14 @@ class _StoredLog:
     def __init__(self, state: StateStore, log: bytes) -> None:
         self._state = state
         self._log = log
+        self._write: LogWrite | None = None
 
     def entry(self, index: int, /) -> LogEntry:
-        found = self._state.log_entry(self._log, index)
-        if found is None:
-            where = f"entry {index} of log {self._log.hex()}"
-            raise StoreDamagedError(Store.STATE, where, "it is missing")
-        return found
+        # Neighbours mostly come from one block, whose appends are one record.
+        write = self._write
+        if write is None or not 0 <= index - write.first_sequence < len(write.entries):
+            write = self._write = self._state.log_write_holding(self._log, index)
+        return write.entries[index - write.first_sequence]
 
     def get(self, level: int, index: int, /) -> bytes:
         return self._state.log_node(self._log, level, index)

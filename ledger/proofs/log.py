@@ -30,8 +30,6 @@ from ledger.state_tree import StateView
 LOG_FORMAT = "kanglian-log/1"
 LOG_PROOF_ENTRIES = 100
 """A page, as for queries; 100 entries of 4 KiB are 800 KiB of hexadecimal."""
-STEP_ENTRIES = 8
-"""Entries between two looks at an event loop: a store reads each in up to 0.2 ms."""
 
 JsonSize = Annotated[int, Meta(ge=1, le=JSON_INT_MAX)]
 Nodes = Annotated[tuple[Hex32, ...], Meta(max_length=RUN_NODES)]
@@ -104,16 +102,17 @@ class Run:
 
 
 def read_run(
-    reader: LogReader, digest: Digest, head: LogHead, first: int, stop: int
+    reader: LogReader, digest: Digest, head: LogHead, first: int, stop: int, step_entries: int = 1
 ) -> Generator[None, None, Run]:
     """The entries [first, stop) of a log of that head, in steps; none of them for its head alone.
 
-    What a log holds below a count never changes, so later blocks do not disturb the steps.
+    What a log holds below a count never changes, so later blocks do not disturb the steps. Each
+    reads `step_entries`; one that stands among the appends of a full block takes a millisecond.
     """
     entries: list[LogEntry] = []
     for position in range(first, stop):
         entries.append(reader.entry(position))
-        if len(entries) % STEP_ENTRIES == 0:
+        if len(entries) % step_entries == 0:
             yield
     nodes = yield from run_nodes(reader, digest, first, stop, head.count)
     return Run(head.count, head.height, first, tuple(entries), nodes)
