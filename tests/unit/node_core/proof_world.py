@@ -7,9 +7,11 @@ import trio
 
 from ledger.codec import encode
 from ledger.data_index import Supersession
+from ledger.proofs.completeness import CompletenessFact
 from ledger.proofs.family import document_json
-from ledger.proofs.state import Collection
-from ledger.state import LogEntry
+from ledger.proofs.log import LogFact
+from ledger.proofs.state import Collection, ValueFact
+from ledger.state import LogEntry, namespace_prefix
 from ledger.state_root import BLOCKS_LOG
 from ledger.transaction import Call, operation_ids
 from node.proofs import Proofs
@@ -187,3 +189,49 @@ class ProofWorld:
         self.ask("transaction after two changes", self.proofs.transaction, self.last.id)
         self.keep("header under two changes", self.proofs.header(4, None))
         self.keep("history under two changes", self.proofs.history(6, None))
+
+
+class Truth:
+    """What the chain of a world says, read from what each block wrote and not from any tree."""
+
+    def __init__(self, world: ProofWorld) -> None:
+        self.values = {}
+        self.logs = {}
+        state = world.chain.state
+        for height in range(world.height + 1):
+            for key, value in state.writes(height).maps:
+                self.values.setdefault(key, []).append((height, value))
+            for log, first in state.writes(height).logs:
+                entries = state.log_write(log, first).entries
+                self.logs.setdefault(log, []).extend((height, entry) for entry in entries)
+
+    def holds(self, fact) -> bool:
+        """Whether a statement about state is true; others are none of these."""
+        match fact:
+            case ValueFact():
+                key = fact.collection.prefix + fact.collection.path + fact.key
+                values = [value for at, value in self.values.get(key, ()) if at <= fact.height]
+                return fact.value == (values[-1] if values else None)
+            case LogFact():
+                log = fact.collection.prefix + fact.collection.path
+                entries = self._entries(log, fact.height)
+                shown = entries[fact.first : fact.first + len(fact.entries)]
+                last = entries[-1][0] if entries else 0
+                found = [entry for _, entry in shown]
+                return (fact.count, fact.last_height) == (len(entries), last) and found == list(
+                    fact.entries
+                )
+            case CompletenessFact():
+                log = namespace_prefix(fact.module, fact.level) + BLOCKS_LOG
+                height = fact.certified.header.height - 1
+                data = [
+                    entry.data
+                    for at, entry in self._entries(log, height)
+                    if fact.start <= at <= fact.stop
+                ]
+                return [encode(block) for block in fact.blocks] == data
+            case _:
+                return False
+
+    def _entries(self, log: bytes, height: int):
+        return [item for item in self.logs.get(log, ()) if item[0] <= height]
