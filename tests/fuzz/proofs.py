@@ -36,6 +36,7 @@ from tests.unit.ledger.test_proof import BLOCKS, operations
 from tests.unit.ledger.worlds import GENESIS
 from tests.unit.node_core import test_proofs as changing
 from tests.unit.node_core.proof_world import ProofWorld, Truth
+from tests.vectors.make_proof_vectors import without_values
 
 RECERTIFIED_SHARE = {bent: 0.16, bent_document: 0.2}
 """They are signed anew, so nothing of them is remembered: ten times as slow as the others."""
@@ -157,13 +158,6 @@ def by_independent(world: World, data: bytes) -> dict[str, object] | str:
     except kanglian_verify.Refused as refusal:
         return refusal.why
     return {name: item for name, item in found.items() if name != "organisation"}
-
-
-def without_values(view: object) -> object:
-    """A view without the decoded values of events, which are no part of a proof."""
-    if isinstance(view, dict):
-        return {name: without_values(item) for name, item in view.items() if name != "values"}
-    return [without_values(item) for item in view] if isinstance(view, list) else view
 
 
 @dataclass
