@@ -1,9 +1,7 @@
 """The independent verifier agrees with the library, and needs nothing of the project."""
 
 import json
-import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -21,6 +19,7 @@ from ledger.transaction import operation_ids
 from tests.fuzz.mutations import mutated
 from tests.fuzz.proof_mutations import mirrored
 from tests.fuzz.proofs import WORLDS, by_independent, by_library
+from tests.unit.docs.auditor import FILE, Auditor
 from tests.unit.ledger.test_proof import BLOCKS, ENVELOPE, PLAIN
 from tests.unit.ledger.worlds import (
     BOARD,
@@ -35,7 +34,6 @@ from tests.unit.ledger.worlds import (
     two_blocks,
 )
 
-FILE = Path(kanglian_verify.__file__)
 GENESIS_FILE = msgspec.json.encode(GENESIS)
 CHAIN = read_genesis(GENESIS_FILE)
 VECTORS = json.loads(
@@ -187,44 +185,19 @@ def test_the_canonical_form_is_that_of_the_library(value):
 
 # ---- the command, alone -------------------------------------------------------------------------
 
-LIBRARIES = ("cryptography", "cffi", "_cffi_backend")
-RUN = (
-    "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_path({!r}, run_name='__main__')"
-)
-
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """Runs the file without the folder of the project and with one library; exit code, output."""
-    folder = tmp_path_factory.mktemp("auditor")
-    (folder / "site").mkdir()
-    for library in LIBRARIES:
-        spec = find_spec(library)
-        origin = Path(spec.origin)
-        origin = origin.parent if spec.submodule_search_locations else origin
-        (folder / "site" / origin.name).symlink_to(origin)
-    copy = folder / "verify.py"
-    copy.write_bytes(FILE.read_bytes())
+    auditor = Auditor(tmp_path_factory.mktemp("auditor") / "folder")
     verdict = verify_registration(parse_proof(PROOF), GENESIS)
     opening = open_parts(SUITE, verdict.operation, verdict.account, secret("R 3"), parts(3))
-    files = {
-        "proof": PROOF,
-        "bad": PROOF.replace(b'"operation":1', b'"operation":0'),
-        "genesis": GENESIS_FILE,
-        "opening": opening.to_json(),
-        "record": parts(3).record,
-    }
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-
-    def run(*arguments):
-        command = [sys.executable, "-I", "-S", "-c", RUN.format(str(copy)), str(folder / "site")]
-        done = subprocess.run(
-            [*command, *arguments], cwd=folder, capture_output=True, timeout=60, check=False
-        )
-        return done.returncode, (done.stdout + done.stderr).decode()
-
-    return run
+    auditor.put("proof", PROOF)
+    auditor.put("bad", PROOF.replace(b'"operation":1', b'"operation":0'))
+    auditor.put("genesis", GENESIS_FILE)
+    auditor.put("opening", opening.to_json())
+    auditor.put("record", parts(3).record)
+    return auditor.run
 
 
 def test_the_file_runs_with_nothing_but_cryptography(alone):
@@ -245,6 +218,10 @@ def test_a_refusal_and_a_wrong_call_have_their_own_exit_codes(alone):
     assert (code, output) == (1, "REFUSED: receipt.id: is that of another operation\n")
     assert alone("bad", "--genesis", "genesis", "--lang", "zh")[1].startswith("不成立 (执行回执)")
     assert alone("proof", "--genesis", "proof")[0] == 1
+    time = json.loads(alone("proof", "--genesis", "genesis", "--json")[1])["time_ms"]
+    assert alone("proof", "--genesis", "genesis", "--not-before", str(time))[0] == 0
+    code, output = alone("proof", "--genesis", "genesis", "--not-before", str(time + 1))
+    assert (code, output.startswith("REFUSED: stale: ")) == (1, True)
     assert alone("proof", "--genesis", "nowhere")[0] == 2
     assert alone("proof")[0] == 2
     assert alone("proof", "--genesis", "genesis", "--record", "record")[0] == 2
