@@ -57,9 +57,9 @@ from ledger.proofs.positions import (
     Namespace,
     Position,
     ReceiptPlace,
-    place_receipt_steps,
     position_of_entry,
     position_of_leaf,
+    receipt_trees_steps,
     receipts_root_above,
     root_above,
 )
@@ -193,10 +193,8 @@ class RegistrationProof(Document, frozen=True):
         ]
         batch_entries = [NAMESPACE_BATCH_TAG + encode(item) for item in shares[found.namespace]]
         yield
-        placed = place_receipt_steps(
-            chain.suite.digest, receipts, found.namespace, found.first_receipt + operation
-        )
-        place = yield from placed
+        trees = yield from receipt_trees_steps(chain.suite.digest, receipts)
+        place = trees.place(chain.suite.digest, found.namespace, found.first_receipt + operation)
         invariant(RECEIPT.decode(place.receipt).id == ids[operation], "receipts in another order")
         digest = chain.suite.digest
         return cls(

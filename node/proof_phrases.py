@@ -88,7 +88,7 @@ PROOF_PHRASES: Mapping[str, Phrase] = {
         "个条目，最后一个属于区块 {last_height}；自位置 {first} 起展示 {shown} 个",
     ),
     "holds_completeness": Phrase(
-        "HOLDS: of heights {start} to {stop}, {shown} blocks and no others hold something of "
+        "HOLDS: of heights {start} to {stop}, exactly {shown} blocks hold something of "
         "{module} level {level}: {transactions} transactions with {receipts} receipts",
         "成立：高度 {start} 至 {stop} 中，有且仅有 {shown} 个区块含 {module} 级别 {level} "
         "的内容：{transactions} 笔交易、{receipts} 个回执",
@@ -98,10 +98,10 @@ PROOF_PHRASES: Mapping[str, Phrase] = {
         "  高度 {height}：{transactions} 笔交易，{receipts} 个回执",
     ),
     "holds_receipt": Phrase(
-        "HOLDS: the operation {operation}\nin {module} level {level} of block {height}, number "
-        "{index} of {count}: {status} {error}",
-        "成立：操作 {operation}\n在区块 {height} 的 {module} 级别 {level} 中，第 {index} 个"
-        "（共 {count} 个）：状态 {status} {error}",
+        "HOLDS: the operation {operation}\nin {module} level {level} of block {height}, at "
+        "index {index} of {count}: {outcome}",
+        "成立：操作 {operation}\n在区块 {height} 的 {module} 级别 {level} 中，序号 {index}"
+        "（共 {count} 个）：状态 {outcome}",
     ),
     "holds_event": Phrase(
         "HOLDS: in block {height} the operation {operation} announced {contract}.{event}\n{data}",
@@ -110,9 +110,9 @@ PROOF_PHRASES: Mapping[str, Phrase] = {
     "holds_transaction": Phrase(
         "HOLDS: the account {account} signed the transaction {transaction}\nwhose operation "
         "{index} calls {contract}.{method} in {module} level {level}; block {height} holds it: "
-        "{status} {error}",
+        "{outcome}",
         "成立：账户 {account} 签署了交易 {transaction}\n其操作 {index} 在 {module} 级别 {level} "
-        "调用 {contract}.{method}；区块 {height} 含此交易：状态 {status} {error}",
+        "调用 {contract}.{method}；区块 {height} 含此交易：状态 {outcome}",
     ),
     "holds_header": Phrase(
         "HOLDS: the chain decided the header {hash}\nof height {height}, {time}",

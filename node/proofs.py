@@ -6,7 +6,11 @@ others for any height. Everything longer than a millisecond goes in steps.
 Source: docs/proofs.md; docs/decisions/0036-proof-family.md.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
 from ledger.block import BLOCK
+from ledger.crypto.suite import CryptoSuite
 from ledger.errors import (
     InvariantError,
     Reason,
@@ -17,6 +21,7 @@ from ledger.proofs.anchor import Anchor, make_anchor
 from ledger.proofs.completeness import CompletenessDocument, is_named, prove_completeness
 from ledger.proofs.history import HeaderDocument, HistoryDocument, prove_header, prove_history
 from ledger.proofs.log import LOG_PROOF_ENTRIES, LogDocument, prove_log
+from ledger.proofs.positions import Namespace, ReceiptTrees, receipt_trees_steps
 from ledger.proofs.receipt import (
     EventDocument,
     ReceiptDocument,
@@ -26,16 +31,21 @@ from ledger.proofs.receipt import (
     prove_transaction,
 )
 from ledger.proofs.state import Collection, StateDocument, prove_state
+from ledger.receipts import RECEIPT
 from ledger.state import LogEntry, LogWrite, namespace_prefix
 from ledger.state_root import BLOCKS_LOG
 from ledger.state_tree import StateView
 from ledger.store.results import Locator, StateStore
-from ledger.transaction import Transaction
+from ledger.transaction import first_operation_id
 from node.queries import Queries
 from node.steps import in_steps
 
-ANCHORS = 4
-"""Headers kept as text for the next proof; each with up to 512 changes of validators."""
+KEPT = 4
+"""Headers as text, trees over receipts, and appends to logs that are kept for the next proof:
+clients mostly ask for what just happened. Those of a full block have 1 MB each."""
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 class Proofs:
@@ -45,6 +55,8 @@ class Proofs:
         self._queries = queries
         self._digest = queries.writer.chain.suite.digest
         self._anchors: dict[int, Anchor] = {}
+        self._trees: dict[int, ReceiptTrees] = {}
+        self._appends: dict[bytes, LogWrite] = {}
 
     def state(self, collection: Collection, key: bytes, height: int | None) -> StateDocument:
         """The value of a key of a map after a block, of the newest provable one by default.
@@ -67,7 +79,7 @@ class Proofs:
             detail = f"a proof shows {LOG_PROOF_ENTRIES} entries; ask for fewer at a time"
             raise Rejected(Reason.TOO_LARGE, detail, entries=stop - first)
         view, anchor = self._view(height)
-        reader = _StoredLog(self._state, collection.prefix + collection.path)
+        reader = self._log(collection.prefix + collection.path)
         return await in_steps(prove_log(view, self._digest, collection, reader, positions, anchor))
 
     async def completeness(
@@ -86,7 +98,7 @@ class Proofs:
                 f"heights {start} to {stop} are no range up to height {view.height}, the newest "
                 "whose next header is decided; ask for a range up to it"
             )
-        reader = _StoredLog(self._state, namespace_prefix(module, level) + BLOCKS_LOG)
+        reader = self._log(namespace_prefix(module, level) + BLOCKS_LOG)
         digest = self._digest
         made = prove_completeness(view, digest, module, level, reader, start, stop, anchor)
         return await in_steps(made)
@@ -97,16 +109,19 @@ class Proofs:
         The id of an envelope stands for its first operation.
         Raises: UnavailableError while the next header does not exist.
         """
-        located = await self._queries.locate(any_id)
-        return None if located is None else await self._receipt(located[0], located[2])
+        place = self._state.locate(any_id)
+        return None if place is None else await self._receipt(any_id, place)
 
-    async def _receipt(self, place: Locator, transaction: Transaction) -> ReceiptDocument:
+    async def _receipt(self, any_id: bytes, place: Locator) -> ReceiptDocument:
         anchor = self._anchor(place.height + 1)
-        results = self._queries.receipts_at(place.height)
-        receipts = {(item.module, item.level): item.receipts for item in results}
-        namespace = transaction.body.module, transaction.body.level
-        made = prove_receipt(self._digest, receipts, namespace, place.receipt, anchor)
-        return await in_steps(made)
+        trees = self._trees.get(place.height)
+        if trees is None:
+            results = self._queries.receipts_at(place.height)
+            receipts = {(item.module, item.level): item.receipts for item in results}
+            trees = await in_steps(receipt_trees_steps(self._digest, receipts))
+            _keep(self._trees, place.height, trees)
+        namespace = _namespace_of(any_id, place, trees.receipts, self._queries.writer.chain.suite)
+        return prove_receipt(self._digest, trees, namespace, place.receipt, anchor)
 
     async def event(self, any_id: bytes, index: int) -> EventDocument | None:
         """One event of an operation's receipt.
@@ -125,7 +140,7 @@ class Proofs:
         if located is None:
             return None
         place, _, transaction = located
-        receipt = await self._receipt(place, transaction)
+        receipt = await self._receipt(any_id, place)
         return prove_transaction(receipt, transaction.wire, place.operation)
 
     def header(self, height: int, under: int | None) -> HeaderDocument:
@@ -159,6 +174,9 @@ class Proofs:
     def _height(self) -> int:
         return self._queries.writer.executor.state_tip.height
 
+    def _log(self, name: bytes) -> "_StoredLog":
+        return _StoredLog(self._state, name, self._appends)
+
     def _view(self, height: int | None) -> tuple[StateView, Anchor]:
         """The state after a height, and the anchor at the next one, which holds its root."""
         wanted = self._height - 1 if height is None else height
@@ -179,11 +197,9 @@ class Proofs:
             )
         anchor = self._anchors.get(height)
         if anchor is None:
-            while len(self._anchors) >= ANCHORS:
-                del self._anchors[next(iter(self._anchors))]
             header, certificate = self._stored_header(height)
             anchor = make_anchor(header, certificate, self._queries.changes(height))
-            self._anchors[height] = anchor
+            _keep(self._anchors, height, anchor)
         return anchor
 
     def _stored_header(self, height: int) -> tuple[bytes, bytes]:
@@ -193,19 +209,44 @@ class Proofs:
         return BLOCK.decode(stored.block).header, stored.certificate
 
 
+def _keep(cache: dict[K, T], key: K, item: T) -> None:
+    cache.pop(key, None)
+    while len(cache) >= KEPT:
+        del cache[next(iter(cache))]
+    cache[key] = item
+
+
+def _namespace_of(
+    any_id: bytes,
+    place: Locator,
+    receipts: Mapping[Namespace, Sequence[bytes]],
+    suite: CryptoSuite,
+) -> Namespace:
+    """The namespace in which an operation, or the first of an envelope, has its receipt.
+
+    The receipt at its index names it; so its block, which may be large, need not be read.
+    """
+    ids = {any_id, first_operation_id(any_id, suite)}
+    for namespace, items in receipts.items():
+        if place.receipt < len(items) and RECEIPT.decode(items[place.receipt]).id in ids:
+            return namespace
+    raise InvariantError(f"the receipt of {any_id.hex()} is missing at height {place.height}")
+
+
 class _StoredLog:
     """One log of the state store; implements `ledger.proofs.log.LogReader`."""
 
-    def __init__(self, state: StateStore, log: bytes) -> None:
+    def __init__(self, state: StateStore, log: bytes, appends: dict[bytes, LogWrite]) -> None:
         self._state = state
         self._log = log
-        self._write: LogWrite | None = None
+        self._appends = appends
 
     def entry(self, index: int, /) -> LogEntry:
         # Neighbours mostly come from one block, whose appends are one record.
-        write = self._write
+        write = self._appends.get(self._log)
         if write is None or not 0 <= index - write.first_sequence < len(write.entries):
-            write = self._write = self._state.log_write_holding(self._log, index)
+            write = self._state.log_write_holding(self._log, index)
+            _keep(self._appends, self._log, write)
         return write.entries[index - write.first_sequence]
 
     def get(self, level: int, index: int, /) -> bytes:

@@ -166,7 +166,7 @@ def _own_text(fact: AnchoredFact) -> str:
             ]
             return "\n".join([say("holds_completeness", **{**view, "shown": len(shown)}), *shown])
         case ReceiptFact():
-            return say("holds_receipt", **view)
+            return say("holds_receipt", **view, outcome=_outcome(fact))
         case EventFact():
             event, receipt = fact.event, fact.receipt
             return say(
@@ -179,10 +179,16 @@ def _own_text(fact: AnchoredFact) -> str:
             )
         case TransactionFact():
             receipt = {**_receipt_view(fact.receipt), "index": fact.operation}
-            return say("holds_transaction", **{**receipt, **view})
+            outcome = _outcome(fact.receipt)
+            return say("holds_transaction", **{**receipt, **view}, outcome=outcome)
         case HeaderFact():
             return say("holds_header", **view, time=console.moment(fact.header.time))
         case HistoryFact():
             return say("holds_history", **view)
         case _:
             assert_never(fact)
+
+
+def _outcome(fact: ReceiptFact) -> str:
+    name, error = Status(fact.receipt.status).name, fact.receipt.error
+    return f"{name} ({error})" if error else name

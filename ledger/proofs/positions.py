@@ -18,7 +18,15 @@ from ledger.block import NAMESPACE_RECEIPTS_TAG, NamespaceReceipts
 from ledger.codec import Document, encode
 from ledger.data_index import Hex32
 from ledger.errors import invariant
-from ledger.merkle import LEAF, Digest, inclusion_path, path_steps, root_from_path, root_steps
+from ledger.merkle import (
+    LEAF,
+    Digest,
+    inclusion_path,
+    path_in,
+    root_from_path,
+    root_over,
+    tree_steps,
+)
 from ledger.receipts import RECEIPT_TAG
 
 JSON_INT_MAX = 2**53 - 1
@@ -91,26 +99,41 @@ def receipts_root_above(digest: Digest, namespace: Namespace, place: ReceiptPlac
     return root_above(digest, NAMESPACE_RECEIPTS_TAG + encode(share), place.in_block)
 
 
-def place_receipt_steps(
-    digest: Digest,
-    receipts: Mapping[Namespace, Sequence[bytes]],
-    namespace: Namespace,
-    index: int,
-) -> Generator[None, None, ReceiptPlace]:
-    """The place of a receipt among all receipts of a block, in steps of about a millisecond.
+@dataclass(frozen=True, slots=True)
+class ReceiptTrees:
+    """The receipts of a block and the trees over them, to find the place of any of them."""
+
+    receipts: Mapping[Namespace, Sequence[bytes]]
+    levels: Mapping[Namespace, Sequence[Sequence[bytes]]]
+    entries: Sequence[bytes]
+
+    def place(self, digest: Digest, namespace: Namespace, index: int) -> ReceiptPlace:
+        """The place of a receipt.  Cost: a hash for each namespace."""
+        own = self.receipts.get(namespace, ())
+        invariant(0 <= index < len(own), "a receipt is missing")
+        path = path_in(self.levels[namespace], index)
+        return ReceiptPlace(
+            receipt=own[index],
+            in_namespace=Position(index, len(own), tuple(item.hex() for item in path)),
+            in_block=position_of_entry(
+                digest, self.entries, sorted(self.receipts).index(namespace)
+            ),
+        )
+
+
+def receipt_trees_steps(
+    digest: Digest, receipts: Mapping[Namespace, Sequence[bytes]]
+) -> Generator[None, None, ReceiptTrees]:
+    """The trees over all receipts of a block, in steps of about a millisecond.
 
     `receipts` holds those of every namespace of the block in execution order.
     """
-    own = receipts.get(namespace, ())
-    invariant(0 <= index < len(own), "a receipt is missing")
-    count, path, _ = yield from path_steps(digest, (RECEIPT_TAG + item for item in own), index)
+    levels: dict[Namespace, Sequence[Sequence[bytes]]] = {}
     entries: list[bytes] = []
     for (module, level), items in sorted(receipts.items()):
-        root = yield from root_steps(digest, (RECEIPT_TAG + item for item in items))
+        tree = yield from tree_steps(digest, (RECEIPT_TAG + item for item in items))
+        levels[module, level] = tree
+        root = root_over(digest, tree)
         share = NamespaceReceipts(module=module, level=level, count=len(items), root=root)
         entries.append(NAMESPACE_RECEIPTS_TAG + encode(share))
-    return ReceiptPlace(
-        receipt=own[index],
-        in_namespace=Position(index, count, tuple(item.hex() for item in path)),
-        in_block=position_of_entry(digest, entries, sorted(receipts).index(namespace)),
-    )
+    return ReceiptTrees(receipts, levels, entries)

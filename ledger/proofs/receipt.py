@@ -9,7 +9,6 @@ What it never does: say that a block is the only one with a receipt for an id. O
 Source: docs/proofs.md sections 7 to 9; docs/format.md sections 4 and 7.
 """
 
-from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -25,8 +24,8 @@ from ledger.proofs.positions import (
     Namespace,
     Position,
     ReceiptPlace,
+    ReceiptTrees,
     namespace_results_root,
-    place_receipt_steps,
     receipts_root_above,
 )
 from ledger.receipts import RECEIPT, Event, Receipt
@@ -103,17 +102,10 @@ class TransactionFact:
 
 
 def prove_receipt(
-    digest: Digest,
-    receipts: Mapping[Namespace, Sequence[bytes]],
-    namespace: Namespace,
-    index: int,
-    anchor: Anchor,
-) -> Generator[None, None, ReceiptDocument]:
-    """The document of receipt `index` of a namespace of a block, in steps.
-
-    `receipts` are those of every namespace of the block, `anchor` is at the height after it.
-    """
-    place = yield from place_receipt_steps(digest, receipts, namespace, index)
+    digest: Digest, trees: ReceiptTrees, namespace: Namespace, index: int, anchor: Anchor
+) -> ReceiptDocument:
+    """The document of receipt `index` of a namespace of a block; `anchor` is at the next height."""
+    place = trees.place(digest, namespace, index)
     module, level = namespace
     return ReceiptDocument(
         anchor=anchor,

@@ -51,7 +51,7 @@ WORDS = {
     "state": "the map data_index.superseded of emr level 0 had under key",
     "log": "3 of them shown, from position 2 on",
     "completeness": f"of heights 1 to {TOP - 1}, ",
-    "receipt": "number 0 of 1: OK",
+    "receipt": "at index 0 of 1: OK",
     "event": "announced data_index.registered",
     "transaction": "operation 0 calls data_index.register in emr level 0",
     "header": "the chain decided the header",
