@@ -105,6 +105,7 @@ _KINDS: dict[str, _Kind[Any]] = {
     HEADER_FORMAT: _Kind(HeaderDocument, verify_header),
     HISTORY_FORMAT: _Kind(HistoryDocument, verify_history),
 }
+_VERIFIERS = {kind.document: kind.verify for kind in _KINDS.values()}
 FORMATS = tuple(_KINDS)
 """All that `verify_document` knows."""
 
@@ -114,6 +115,15 @@ def document_json(document: Document) -> bytes:
     return canonical_json(document)
 
 
+def parse_document(data: bytes) -> Document:
+    """The document of canonical JSON; one newline may follow it. Nothing is verified yet.
+
+    Raises: Rejected(TOO_LARGE | BAD_PROOF).
+    """
+    kind = _kind_of(data).document
+    return parse_canonical_json(data, kind, max_bytes=PROOF_BYTES, reason=Reason.BAD_PROOF)
+
+
 def verify_document(data: bytes, genesis: Genesis, not_before_ms: int = 0) -> Fact:
     """What a document of any kind proves under a genesis, from nothing else.
 
@@ -121,11 +131,8 @@ def verify_document(data: bytes, genesis: Genesis, not_before_ms: int = 0) -> Fa
     Raises: Rejected with the reason of the first broken step; NOT_SUCCESSFUL for a registration
         that failed; STALE.  Cost: one V for each signature, hashes.
     """
-    kind = _kind_of(data)
-    document = parse_canonical_json(
-        data, kind.document, max_bytes=PROOF_BYTES, reason=Reason.BAD_PROOF
-    )
-    fact = kind.verify(document, Trust(genesis, chain_of(genesis)))
+    document = parse_document(data)
+    fact = _VERIFIERS[type(document)](document, Trust(genesis, chain_of(genesis)))
     if (time_ms := certified_time(fact)) < not_before_ms:
         detail = "the certified header is older than allowed; fetch a newer proof"
         raise Rejected(Reason.STALE, detail, time_ms=time_ms, not_before_ms=not_before_ms)
