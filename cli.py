@@ -441,37 +441,13 @@ def tx_proof(transaction_id: str, url: str, as_json: bool) -> None:
     sys.stdout.write(proof.decode() if as_json else text + "\n")
 
 
-@main.group(help=say("help_proof"))
-def proof() -> None:
-    """Proofs, without a node."""
-
-
-@_command(proof, "verify")
-@click.argument("path", metavar="FILE", type=FILE)
-@_option("genesis", "genesis_path", type=FILE, required=True)
-@_option("record", "record_path", type=FILE)
-@_option("opening", "opening_path", type=FILE)
-def proof_verify(
-    path: Path,
-    genesis_path: Path,
-    record_path: Path | None,
-    opening_path: Path | None,
-    as_json: bool,
-) -> None:
-    """Everything given holds, or this ends with a reason and a code other than 0."""
-    from rpc.verification import verify_files
-
-    if record_path is not None and opening_path is None:
-        raise click.UsageError(say("record_needs_opening"))
-    verdict = verify_files(path, genesis_path, record_path, opening_path)
-    console.show(verdict, console.verdict_text(verdict, console.now_ms()), as_json=as_json)
-
-
 from rpc.commands.backup import backup  # noqa: E402 - their help needs the language
 from rpc.commands.members import member  # noqa: E402
+from rpc.commands.proofs import proof  # noqa: E402
 
 main.add_command(backup)
 main.add_command(member)
+main.add_command(proof)
 
 
 @main.group(help=say("help_bench"))

@@ -20,7 +20,7 @@ from rich.console import Console
 from bench.demo_folder import free_base_port, replace_folder, write_records
 from genesis.networks import development_network
 from genesis.private_files import read_public, write_public
-from ledger.errors import KanglianError, Rejected
+from ledger.errors import KanglianError, Reason, Rejected
 from node import messages
 from node.clock import SystemClock
 from node.devnet import (
@@ -86,7 +86,10 @@ class Evidence:
 
         Raises: Rejected.
         """
-        return verify_files(self.proof, self.genesis, self.record, self.opening)
+        found = verify_files(self.proof, self.genesis, self.record, self.opening)
+        if not isinstance(found, Verification):
+            raise Rejected(Reason.BAD_PROOF, "not the proof of a registration")
+        return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

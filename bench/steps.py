@@ -207,6 +207,7 @@ async def _trouble(asker: Asker, node: RunningNode) -> None:
     await asker.ask("get_transaction", id=envelope.id.hex())
     last = operation_ids(envelope, INTERNATIONAL)[-1].hex()
     await asker.ask("get_proof", id=last)
+    await _proofs(asker, node, full, last)
     for _ in range(10):
         await asker.ask("send_transaction", transaction=asker.wires(1)[0], wait="commit")
     await asker.ask("get_block", height=full, full=True)  # no longer decoded in memory
@@ -220,6 +221,23 @@ async def _trouble(asker: Asker, node: RunningNode) -> None:
     call = msgspec.json.decode(request("get_block", height=full))
     await asker.raw(msgspec.json.encode([call] * 100))
     await asker.raw(msgspec.json.encode([{**call, "method": "getinfo", "params": {}}] * 100))
+
+
+async def _proofs(asker: Asker, node: RunningNode, full: int, operation: str) -> None:
+    """Every kind of proof, about the largest block and envelope."""
+    found = await node.block(full)
+    ids = [item.id.hex() for batch in found.batches for item in batch.transactions] if found else []
+    collection = {"module": "emr", "level": 0, "contract": "data_index"}
+    await asker.ask("get_state_proof", **collection, map="superseded", key=operation)
+    for name in (operation, *ids[:1], *ids[-1:]):
+        for method in ("get_receipt_proof", "get_event_proof", "get_transaction_proof"):
+            await asker.ask(method, id=name)
+    for first in (0, BLOCK_TRANSACTIONS // 2, BLOCK_TRANSACTIONS - 100):
+        await asker.ask("get_log_proof", **collection, log="index", first=first, count=100)
+    stop = node.height - 1
+    await asker.ask("get_completeness_proof", module="emr", level=0, start=1, stop=stop)
+    await asker.ask("get_header_proof", height=1)
+    await asker.ask("get_history_proof", height=2)
 
 
 async def _garbage(asker: Asker) -> None:

@@ -127,7 +127,7 @@ def restore_frontier(data: bytes) -> Frontier:
 def tree_head(reader: NodeReader, digest: Digest, size: int) -> TreeHead:
     """The head the log had at `size` entries.  Cost: O(log size) nodes."""
     invariant(size >= 0, "a log has no negative size")
-    return TreeHead(size, _range_head(reader, digest, 0, size))
+    return TreeHead(size, range_head(reader, digest, 0, size))
 
 
 def inclusion_path(reader: NodeReader, digest: Digest, index: int, size: int) -> tuple[bytes, ...]:
@@ -139,12 +139,12 @@ def inclusion_path(reader: NodeReader, digest: Digest, index: int, size: int) ->
     path: list[bytes] = []
     start, end = 0, size
     while end - start > 1:
-        split = _split(start, end)
+        split = split_point(start, end)
         if index < split:
-            path.append(_range_head(reader, digest, split, end))
+            path.append(range_head(reader, digest, split, end))
             end = split
         else:
-            path.append(_range_head(reader, digest, start, split))
+            path.append(range_head(reader, digest, start, split))
             start = split
     return tuple(reversed(path))
 
@@ -162,16 +162,16 @@ def consistency_path(
     path: list[bytes] = []
     start, end = 0, new_size
     while end != old_size:
-        split = _split(start, end)
+        split = split_point(start, end)
         if old_size <= split:
-            path.append(_range_head(reader, digest, split, end))
+            path.append(range_head(reader, digest, split, end))
             end = split
         else:
-            path.append(_range_head(reader, digest, start, split))
+            path.append(range_head(reader, digest, start, split))
             start = split
     if start:
         # The verifier knows the old head; only a subtree of it must be told.
-        path.append(_range_head(reader, digest, start, end))
+        path.append(range_head(reader, digest, start, end))
     return tuple(reversed(path))
 
 
@@ -181,19 +181,31 @@ def verify_consistency(digest: Digest, old: TreeHead, new: TreeHead, path: Seque
     Every step of the path is used exactly once. The caller binds both heads to signed sized roots.
     Raises: Rejected(BAD_PROOF).  Source: RFC 9162 section 2.1.4.2.
     """
-    if not 0 <= old.size <= new.size or len(path) > limits.PROOF_PATH + 1:
-        raise Rejected(Reason.BAD_PROOF, "a log does not shrink", old=old.size, new=new.size)
-    if old.size == 0 and old.head != digest(b""):
-        raise Rejected(Reason.BAD_PROOF, "an empty log has one head")
-    if old.size in (0, new.size):
-        if path or (old.size == new.size and old.head != new.head):
-            raise Rejected(Reason.BAD_PROOF, "equal sizes need equal heads and no path")
+    if old.size == 0:
+        if old.head != digest(b"") or path or (new.size == 0 and new.head != old.head):
+            raise Rejected(Reason.BAD_PROOF, "an empty log has one head and no path")
         return
+    if extended_head(digest, old, new.size, path) != new.head:
+        raise Rejected(Reason.BAD_PROOF, "the path leads to another head")
+
+
+def extended_head(digest: Digest, old: TreeHead, size: int, path: Sequence[bytes]) -> bytes:
+    """The head of the log of `size` entries that begins with the log of `old`, if a path is true.
+
+    `old` has at least one entry. Raises: Rejected(BAD_PROOF), also where the path leads to another
+    old head.  Source: RFC 9162 section 2.1.4.2.
+    """
+    if not 0 < old.size <= size or len(path) > limits.PROOF_PATH + 1:
+        raise Rejected(Reason.BAD_PROOF, "a log does not shrink", old=old.size, new=size)
+    if old.size == size:
+        if path:
+            raise Rejected(Reason.BAD_PROOF, "equal sizes have no path", steps=len(path))
+        return old.head
     # An old log of 2**k entries is itself a node of the new tree, and its head opens the path.
     steps = [old.head, *path] if old.size.bit_count() == 1 else list(path)
     if not steps:
         raise Rejected(Reason.BAD_PROOF, "path is too short", steps=0)
-    old_last, new_last = old.size - 1, new.size - 1
+    old_last, new_last = old.size - 1, size - 1
     while old_last & 1:
         old_last, new_last = old_last >> 1, new_last >> 1
     old_head = new_head = steps[0]
@@ -210,16 +222,22 @@ def verify_consistency(digest: Digest, old: TreeHead, new: TreeHead, path: Seque
         old_last, new_last = old_last >> 1, new_last >> 1
     if new_last != 0:
         raise Rejected(Reason.BAD_PROOF, "path is too short", steps=len(path))
-    if old_head != old.head or new_head != new.head:
-        raise Rejected(Reason.BAD_PROOF, "the path leads to other heads")
+    if old_head != old.head:
+        raise Rejected(Reason.BAD_PROOF, "the path leads to another old head")
+    return new_head
 
 
-def _split(start: int, end: int) -> int:
-    # RFC 6962: the left part has the largest power of two of entries that is below the whole.
+def split_point(start: int, end: int) -> int:
+    """Where a tree over the entries [start, end) splits, end - start > 1.  Source: RFC 6962 2.1."""
+    # The left part has the largest power of two of entries that is below the whole.
     return start + (1 << (end - start - 1).bit_length() - 1)
 
 
-def _range_head(reader: NodeReader, digest: Digest, start: int, end: int) -> bytes:
+def range_head(reader: NodeReader, digest: Digest, start: int, end: int) -> bytes:
+    """The bare head over the entries [start, end), a range that splits lead to.
+
+    Cost: O(log (end - start)) nodes.
+    """
     # Every range that a split yields starts at a multiple of each power of two it is made of.
     peaks: list[bytes] = []
     while start < end:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 
 from ledger import limits
 from ledger.errors import Reason, Rejected
+from ledger.steps import finish
 
 Digest = Callable[[bytes], bytes]
 
@@ -64,52 +65,46 @@ def root_of_entries(digest: Digest, entries: Sequence[bytes]) -> bytes:
 
 def inclusion_path(digest: Digest, leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
     """The sibling hashes from leaf `index` up to the head.  Cost: len(leaves) - 1 hashes."""
-    path: list[bytes] = []
-    level = list(leaves)
-    while len(level) > 1:
-        sibling = index ^ 1
-        if sibling < len(level):
-            path.append(level[sibling])
-        paired = [
-            digest(NODE + left + right)
-            for left, right in zip(level[0::2], level[1::2], strict=False)
-        ]
-        if len(level) % 2:
-            paired.append(level[-1])
-        level = paired
-        index //= 2
-    return tuple(path)
+    return path_in(finish(_levels(digest, list(leaves))), index)
 
 
 def root_steps(digest: Digest, entries: Iterable[bytes]) -> Generator[None, None, bytes]:
     """The sized root of entries, found in steps of at most STEP_HASHES hashes."""
-    _, _, root = yield from path_steps(digest, entries, 0)
-    return root
+    return root_over(digest, (yield from tree_steps(digest, entries)))
 
 
-def path_steps(
-    digest: Digest, entries: Iterable[bytes], index: int
-) -> Generator[None, None, tuple[int, tuple[bytes, ...], bytes]]:
-    """Count, path of entry `index` and sized root of entries, in steps like `root_steps`."""
+def tree_steps(
+    digest: Digest, entries: Iterable[bytes]
+) -> Generator[None, None, list[list[bytes]]]:
+    """The hashes of the tree of entries, leaves first, level by level, in steps as `root_steps`."""
     leaves: list[bytes] = []
     for entry in entries:
         leaves.append(digest(LEAF + entry))
         if len(leaves) % STEP_HASHES == 0:
             yield
-    path, head = yield from _climb(digest, leaves, index)
-    return len(leaves), path, sized_root(digest, len(leaves), head)
+    return (yield from _levels(digest, leaves))
 
 
-def _climb(
-    digest: Digest, leaves: list[bytes], index: int
-) -> Generator[None, None, tuple[tuple[bytes, ...], bytes]]:
-    """The siblings of leaf `index` and the head, level by level as in `tree_head`."""
+def root_over(digest: Digest, levels: Sequence[Sequence[bytes]]) -> bytes:
+    """The sized root of a tree from its levels."""
+    head = levels[-1][0] if levels[0] else digest(b"")
+    return sized_root(digest, len(levels[0]), head)
+
+
+def path_in(levels: Sequence[Sequence[bytes]], index: int) -> tuple[bytes, ...]:
+    """The sibling hashes from leaf `index` up to the head, from the levels of a tree."""
     path: list[bytes] = []
-    level = leaves
-    while len(level) > 1:
+    for level in levels:
         if index ^ 1 < len(level):
             path.append(level[index ^ 1])
         index //= 2
+    return tuple(path)
+
+
+def _levels(digest: Digest, leaves: list[bytes]) -> Generator[None, None, list[list[bytes]]]:
+    """All levels over leaf hashes, paired as in `tree_head`."""
+    levels = [leaves]
+    while len(level := levels[-1]) > 1:
         above: list[bytes] = []
         for start in range(0, len(level) - 1, 2 * STEP_HASHES):
             stop = start + 2 * STEP_HASHES
@@ -119,8 +114,8 @@ def _climb(
             yield
         if len(level) % 2:
             above.append(level[-1])
-        level = above
-    return tuple(path), level[0] if level else digest(b"")
+        levels.append(above)
+    return levels
 
 
 def head_from_path(

@@ -23,11 +23,9 @@ from ledger.batch import Batch
 from ledger.block import (
     HEADER,
     NAMESPACE_BATCH_TAG,
-    NAMESPACE_RECEIPTS_TAG,
     NAMESPACE_TAG,
     Header,
     NamespaceBatch,
-    NamespaceReceipts,
     NamespaceShare,
     block_hash,
     namespace_batches,
@@ -53,18 +51,28 @@ from ledger.ids import (
     TimestampMs,
     TransactionId,
 )
-from ledger.merkle import (
-    LEAF,
-    head_from_path,
-    inclusion_path,
-    path_steps,
-    root_from_path,
-    root_steps,
-    sized_root,
+from ledger.merkle import head_from_path, sized_root
+from ledger.proofs.positions import (
+    JsonCount,
+    Namespace,
+    Position,
+    ReceiptPlace,
+    position_of_entry,
+    position_of_leaf,
+    receipt_trees_steps,
+    receipts_root_above,
+    root_above,
 )
-from ledger.receipts import RECEIPT, RECEIPT_TAG, Status
+from ledger.receipts import RECEIPT, Status
 from ledger.steps import finish
-from ledger.succession import Hex, Succession, ValidatorChange, certified_header, follow
+from ledger.succession import (
+    PROOF_CHANGES,
+    Hex,
+    Succession,
+    ValidatorChange,
+    certified_header,
+    follow,
+)
 from ledger.transaction import (
     Call,
     Chain,
@@ -76,32 +84,12 @@ from ledger.transaction import (
 
 PROOF_FORMAT = "kanglian-proof/1"
 ANCHORED_FORMAT = "kanglian-proof/2"
-PROOF_CHANGES = 512
-"""Two changes of validators a week for five years; then a newer genesis or anchor is due."""
 PROOF_BYTES = 4 * limits.MIB
 """Twice (hexadecimal) an envelope, two headers and certificates, a receipt, 20 KiB of paths; and
 512 changes of fifteen validators with 5 KiB each."""
 
-JSON_INT_MAX = 2**53 - 1
-"""Integers of a document stay exact in every JSON reader (RFC 8259 section 6)."""
-
-JsonCount = Annotated[int, Meta(ge=0, le=JSON_INT_MAX)]
-Namespace = tuple[str, int]
-
 _REGISTRATION = Schema(Registration, max_bytes=limits.TRANSACTION_BYTES)
 _SUPERSESSION = Schema(Supersession, max_bytes=limits.TRANSACTION_BYTES)
-
-
-class Position(Document, frozen=True):
-    """Where an entry stands in a Merkle tree: index of count, and the siblings from it upwards."""
-
-    index: JsonCount
-    count: JsonCount
-    path: Annotated[tuple[Hex32, ...], Meta(max_length=limits.PROOF_PATH)]
-
-    def hashes(self) -> tuple[bytes, ...]:
-        """The path as bytes."""
-        return tuple(bytes.fromhex(item) for item in self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,37 +192,27 @@ class RegistrationProof(Document, frozen=True):
             NAMESPACE_TAG + encode(share) for share in namespace_shares(shares, chain.suite)
         ]
         batch_entries = [NAMESPACE_BATCH_TAG + encode(item) for item in shares[found.namespace]]
-        namespace_receipts = receipts.get(found.namespace, ())
-        receipt_index = found.first_receipt + operation
-        invariant(receipt_index < len(namespace_receipts), "a receipt is missing")
-        receipt = namespace_receipts[receipt_index]
-        invariant(RECEIPT.decode(receipt).id == ids[operation], "receipts in another order")
         yield
-        own = path_steps(
-            chain.suite.digest, (RECEIPT_TAG + item for item in namespace_receipts), receipt_index
-        )
-        count, path, _ = yield from own
-        receipts_entries = yield from _receipts_entries(receipts, chain)
+        trees = yield from receipt_trees_steps(chain.suite.digest, receipts)
+        place = trees.place(chain.suite.digest, found.namespace, found.first_receipt + operation)
+        invariant(RECEIPT.decode(place.receipt).id == ids[operation], "receipts in another order")
+        digest = chain.suite.digest
         return cls(
             format=PROOF_FORMAT,
             transaction=found.transaction.wire.hex(),
             operation=operation,
-            transaction_position=_position(chain, found.leaves, found.leaf_index),
+            transaction_position=position_of_leaf(digest, found.leaves, found.leaf_index),
             batch=found.batch.digest.hex(),
-            batch_position=_entry_position(chain, batch_entries, found.batch_index),
+            batch_position=position_of_entry(digest, batch_entries, found.batch_index),
             namespace_transactions=sum(item.count for item in shares[found.namespace]),
-            namespace_position=_entry_position(
-                chain, share_entries, list(shares).index(found.namespace)
+            namespace_position=position_of_entry(
+                digest, share_entries, list(shares).index(found.namespace)
             ),
             header=header.hex(),
             certificate=certificate.hex(),
-            receipt=receipt.hex(),
-            receipt_position=Position(
-                index=receipt_index, count=count, path=tuple(item.hex() for item in path)
-            ),
-            receipts_position=_entry_position(
-                chain, receipts_entries, sorted(receipts).index(found.namespace)
-            ),
+            receipt=place.receipt.hex(),
+            receipt_position=place.in_namespace,
+            receipts_position=place.in_block,
             next_header=next_header.hex(),
             next_certificate=next_certificate.hex(),
         )
@@ -330,8 +308,7 @@ def _certified_headers(
 ) -> tuple[Header, Header]:
     """Both headers, each by the set of its own height; the succession reaches no further."""
     height = HEADER.decode(bytes.fromhex(proof.header)).height
-    if succession.sets[-1][0] > height + 1:
-        raise Rejected(Reason.BAD_PROOF, "a change of validators beyond the proof", height=height)
+    succession.must_not_pass(height + 1)
     now, after = succession.at(height), succession.at(height + 1)
     header = certified_header(proof.header, proof.certificate, now, chain)
     return header, certified_header(proof.next_header, proof.next_certificate, after, chain)
@@ -350,25 +327,16 @@ def _batches_root(proof: RegistrationProof, transaction: Transaction, chain: Cha
         module=transaction.body.module,
         level=transaction.body.level,
         count=proof.namespace_transactions,
-        root=_root(chain, NAMESPACE_BATCH_TAG + encode(batch), proof.batch_position),
+        root=root_above(digest, NAMESPACE_BATCH_TAG + encode(batch), proof.batch_position),
     )
-    return _root(chain, NAMESPACE_TAG + encode(share), proof.namespace_position)
+    return root_above(digest, NAMESPACE_TAG + encode(share), proof.namespace_position)
 
 
 def _receipts_root(proof: RegistrationProof, transaction: Transaction, chain: Chain) -> bytes:
-    receipts = NamespaceReceipts(
-        module=transaction.body.module,
-        level=transaction.body.level,
-        count=proof.receipt_position.count,
-        root=_root(chain, RECEIPT_TAG + bytes.fromhex(proof.receipt), proof.receipt_position),
-    )
-    return _root(chain, NAMESPACE_RECEIPTS_TAG + encode(receipts), proof.receipts_position)
-
-
-def _root(chain: Chain, entry: bytes, position: Position) -> bytes:
-    return root_from_path(
-        chain.suite.digest, entry, position.index, position.count, position.hashes()
-    )
+    namespace = transaction.body.module, transaction.body.level
+    receipt = bytes.fromhex(proof.receipt)
+    place = ReceiptPlace(receipt, proof.receipt_position, proof.receipts_position)
+    return receipts_root_above(chain.suite.digest, namespace, place)
 
 
 def _check_success(proof: RegistrationProof, operation: TransactionId) -> None:
@@ -432,23 +400,3 @@ def _found(earlier: Sequence[Batch], batch: Batch, transaction: Transaction) -> 
 
 def _share(batch: Batch, namespace: Namespace) -> list[Transaction]:
     return [item for item in batch.transactions if (item.body.module, item.body.level) == namespace]
-
-
-def _receipts_entries(
-    receipts: Mapping[Namespace, Sequence[bytes]], chain: Chain
-) -> Generator[None, None, list[bytes]]:
-    entries: list[bytes] = []
-    for (module, level), items in sorted(receipts.items()):
-        root = yield from root_steps(chain.suite.digest, (RECEIPT_TAG + item for item in items))
-        share = NamespaceReceipts(module=module, level=level, count=len(items), root=root)
-        entries.append(NAMESPACE_RECEIPTS_TAG + encode(share))
-    return entries
-
-
-def _entry_position(chain: Chain, entries: Sequence[bytes], index: int) -> Position:
-    return _position(chain, [chain.suite.digest(LEAF + entry) for entry in entries], index)
-
-
-def _position(chain: Chain, leaves: Sequence[bytes], index: int) -> Position:
-    path = inclusion_path(chain.suite.digest, leaves, index)
-    return Position(index=index, count=len(leaves), path=tuple(item.hex() for item in path))

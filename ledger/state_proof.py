@@ -1,4 +1,4 @@
-"""Proofs of state: a value or its absence, the head of a log, an entry; against one header.
+"""Proofs of state: a value or its absence, the head of a log; against one header.
 
 What it decides: whether a proof leads to the state root that header h + 1 holds of height h. A
 namespace that was never written to proves the absence of all its keys. Nothing in a proof is
@@ -7,21 +7,18 @@ What it never does: judge the header; that is for a certificate or a light clien
 Source: docs/format.md section 8; docs/decisions/0034-state-root.md.
 """
 
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from msgspec import Meta
 
 from ledger import limits
 from ledger.codec import Record, Schema, encode
 from ledger.errors import Reason, Rejected, invariant
-from ledger.history import NodeReader, inclusion_path
-from ledger.ids import Bytes32, Count
-from ledger.merkle import Digest, root_from_path
+from ledger.ids import Bytes32
+from ledger.merkle import Digest
 from ledger.sparse import EMPTY, place_of
 from ledger.sparse_proof import StatePath, root_of_path
-from ledger.state import LogEntry
 from ledger.state_root import (
-    LOG_ENTRY_TAG,
     LOG_HEAD,
     LogHead,
     log_place,
@@ -33,8 +30,6 @@ from ledger.state_tree import StateView
 
 STATE_PROOF_BYTES = 40 * limits.KIB
 """Two paths of 256 siblings with 34 bytes each, and a value."""
-ENTRY_PROOF_BYTES = STATE_PROOF_BYTES + limits.LOG_ENTRY_BYTES + 4 * limits.KIB
-"""That, an entry, and a path of 63 siblings."""
 
 
 class StateProof(Record, frozen=True):
@@ -50,28 +45,7 @@ class StateProof(Record, frozen=True):
     writes_root: Bytes32
 
 
-class EntryProof(Record, frozen=True):
-    """An entry of a log, its position, the way to the log's root, and the proof of the log's head.
-
-    The value of `head` is the encoded head.
-    """
-
-    entry: LogEntry
-    index: Count
-    path: Annotated[tuple[Bytes32, ...], Meta(max_length=limits.PROOF_PATH)]
-    head: StateProof
-
-
 STATE_PROOF = Schema(StateProof, max_bytes=STATE_PROOF_BYTES)
-ENTRY_PROOF = Schema(EntryProof, max_bytes=ENTRY_PROOF_BYTES)
-
-
-class Entries(NodeReader, Protocol):
-    """One log as a store keeps it."""
-
-    def entry(self, index: int, /) -> LogEntry:
-        """The entry at a position."""
-        ...
 
 
 def prove_value(view: StateView, digest: Digest, namespace: bytes, path: bytes) -> StateProof:
@@ -84,21 +58,6 @@ def prove_log_head(view: StateView, digest: Digest, namespace: bytes, path: byte
     tip = view.log_tip(namespace + path)
     head = None if tip is None else encode(tip.head(digest))
     return _proof(view, namespace, log_place(digest, path), head)
-
-
-def prove_entry(
-    view: StateView, digest: Digest, namespace: bytes, path: bytes, log: Entries, index: int
-) -> EntryProof:
-    """The proof of one entry of a log.
-
-    Raises: Rejected(BAD_PROOF) when the log had no such entry.
-    """
-    tip = view.log_tip(namespace + path)
-    count = 0 if tip is None else tip.frontier.count
-    if not 0 <= index < count:
-        raise Rejected(Reason.BAD_PROOF, "the log has no such entry", index=index, count=count)
-    head = prove_log_head(view, digest, namespace, path)
-    return EntryProof(log.entry(index), index, inclusion_path(log, digest, index, count), head)
 
 
 def verify_value(
@@ -120,22 +79,6 @@ def verify_log_head(
     """
     value = _verified(proof, digest, root, namespace, log_place(digest, path))
     return None if value is None else LOG_HEAD.decode(value)
-
-
-def verify_entry(
-    proof: EntryProof, digest: Digest, root: bytes, namespace: bytes, path: bytes
-) -> tuple[int, LogEntry]:
-    """Position and entry of a log under a state root.
-
-    Raises: Rejected.
-    """
-    head = verify_log_head(proof.head, digest, root, namespace, path)
-    if head is None:
-        raise Rejected(Reason.BAD_PROOF, "the log has no entry")
-    data = LOG_ENTRY_TAG + encode(proof.entry)
-    if root_from_path(digest, data, proof.index, head.count, proof.path) != head.root:
-        raise Rejected(Reason.BAD_PROOF, "not an entry of the log", index=proof.index)
-    return proof.index, proof.entry
 
 
 def _proof(view: StateView, namespace: bytes, place: str, value: bytes | None) -> StateProof:

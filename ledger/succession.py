@@ -23,6 +23,9 @@ from ledger.transaction import Chain
 from ledger.validators import Validator, ValidatorSet
 from ledger.votes import CERTIFICATE, verify_certificate
 
+PROOF_CHANGES = 512
+"""Two changes of validators a week for five years; then a newer genesis or anchor is due."""
+
 # Possessive `++`: a megabyte of digits is matched without a stack of ways back.
 Hex = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{2})++\Z")]
 
@@ -53,6 +56,15 @@ class Succession:
     def at(self, height: int) -> ValidatorSet:
         """The newest of these sets that begins at or below a height."""
         return next(members for first, members in reversed(self.sets) if first <= height)
+
+    def must_not_pass(self, height: int) -> None:
+        """Refuse a set that begins above the last height of a proof: nothing there needs it.
+
+        Raises: Rejected(BAD_PROOF).
+        """
+        if self.sets[-1][0] > height:
+            detail = "a change of validators beyond the proof"
+            raise Rejected(Reason.BAD_PROOF, detail, height=height)
 
 
 def describe_change(header: bytes, certificate: bytes, after: ValidatorSet) -> ValidatorChange:
@@ -116,10 +128,7 @@ def decided_header(
     Raises: Rejected.  Cost: one V for each signature.
     """
     header = HEADER.decode(data)
-    if header.version != limits.PROTOCOL_VERSION:
-        raise Rejected(Reason.UNSUPPORTED_VERSION, "header", version=header.version)
-    if header.group != chain.group:
-        raise Rejected(Reason.WRONG_CHAIN, "header", group=header.group)
+    check_header_chain(header, chain)
     if header.validators_hash != validators.hash(chain.suite):
         detail = "ruled by validators that neither genesis nor a change in the proof names"
         raise Rejected(Reason.BAD_CERTIFICATE, detail, height=header.height)
@@ -132,3 +141,14 @@ def decided_header(
     # The votes name genesis hash and group, so a header of another chain ends here.
     verify_certificate(certificate, validators, chain)
     return header, named
+
+
+def check_header_chain(header: Header, chain: Chain) -> None:
+    """Refuse a header of another version or group.
+
+    Raises: Rejected(UNSUPPORTED_VERSION | WRONG_CHAIN).
+    """
+    if header.version != limits.PROTOCOL_VERSION:
+        raise Rejected(Reason.UNSUPPORTED_VERSION, "header", version=header.version)
+    if header.group != chain.group:
+        raise Rejected(Reason.WRONG_CHAIN, "header", group=header.group)

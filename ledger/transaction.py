@@ -194,6 +194,11 @@ def operation_ids(transaction: Transaction, suite: CryptoSuite) -> tuple[Transac
     )
 
 
+def first_operation_id(envelope_id: bytes, suite: CryptoSuite) -> TransactionId:
+    """The id of the first operation of an envelope."""
+    return TransactionId(suite.digest(OPERATION_ID_TAG + envelope_id + bytes(4)))
+
+
 def verify_signatures(transaction: Transaction, chain: Chain) -> None:
     """Check that the script is the stated signer's and that exactly its threshold signed the id.
 

@@ -33,7 +33,7 @@ from ledger.receipts import RECEIPT_TAG
 from ledger.replay import CommittedWindow, ReplayBlock, ReplayWindow, replay_block
 from ledger.state import Overlay, namespace_prefix
 from ledger.state_root import BLOCKS_LOG, BlockEntry
-from ledger.state_tree import StateTree
+from ledger.state_tree import StateTree, StateView
 from ledger.store.results import BlockResults, NamespaceResult, StateStore, StateTip
 from node.limits import SLICE_TRANSACTIONS
 from node.stages import Stage, StageClock
@@ -80,6 +80,13 @@ class Executor:
         tip = self.state.tip
         invariant(tip is not None, "genesis is installed first")
         return tip  # pyright: ignore[reportReturnType]  # the line above has checked it
+
+    def view(self, height: int) -> StateView:
+        """The state after a height, for proofs; valid until the next block is executed.
+
+        Raises: UnavailableError for a height that is no longer held, or not yet executed.
+        """
+        return self._tree.view(height)
 
     @property
     def tip(self) -> Tip:

@@ -11,6 +11,7 @@ from enum import StrEnum, unique
 
 from node.backup_messages import BACKUP_PHRASES
 from node.phrase import Phrase
+from node.proof_phrases import PROOF_PHRASES
 
 
 @unique
@@ -113,11 +114,6 @@ PHRASES: Mapping[str, Phrase] = {
     "help_tx_proof": Phrase(
         "Fetch the proof of a transaction; --json prints the proof alone.",
         "获取交易证明；--json 只输出证明本身。",
-    ),
-    "help_proof": Phrase("Proofs, without a node.", "离线证明。"),
-    "help_proof_verify": Phrase(
-        "Verify a proof offline; exit code 0 only if everything given holds.",
-        "离线验证证明；仅当全部成立时退出码为 0。",
     ),
     "help_info": Phrase("Show a node and its chain.", "显示节点及其链的信息。"),
     "help_bench": Phrase("Measurements.", "性能测量。"),
@@ -449,4 +445,6 @@ PHRASES: Mapping[str, Phrase] = {
     ),
     # ---- backups ----
     **BACKUP_PHRASES,
+    # ---- proofs ----
+    **PROOF_PHRASES,
 }

@@ -52,6 +52,7 @@ from node.members import Members
 from node.mempool import Mempool
 from node.metrics import Metrics
 from node.ports import Ports, real_ports
+from node.proofs import Proofs
 from node.quarantine import open_log
 from node.queries import Queries
 from node.restore_mark import refuse_unfinished
@@ -108,6 +109,7 @@ class RunningNode:
         self._mempool = Mempool()
         self._pool = BatchPool(ports.bodies)
         self._queries = Queries(self._writer)
+        self.proofs = Proofs(self._queries)
         scrub = Scrub(self._executor.chain, blocks, self._state, self._writer.validators_at)
         self._scrub = ScrubTask(scrub, self._clock, self.metrics)
         backlog = Backlog(self._pool, lambda: self._router.queued_bytes)

@@ -36,7 +36,7 @@ class Queries:
     """Reads over the executed chain."""
 
     def __init__(self, writer: ChainWriter) -> None:
-        self._writer = writer
+        self.writer = writer
         self._executor = writer.executor
         self._recent: dict[int, FoundBlock] = {}
         self._read: dict[int, FoundBlock] = {}
@@ -68,7 +68,7 @@ class Queries:
 
     async def _read_block(self, height: int) -> FoundBlock:
         """Raises: InvariantError when it is not there, or when a body is not the one it orders."""
-        chain, blocks = self._writer.chain, self._writer.blocks
+        chain, blocks = self.writer.chain, self.writer.blocks
         stored = blocks.block(height)
         if stored is None:
             raise InvariantError(f"block {height} is missing from the store")
@@ -92,7 +92,7 @@ class Queries:
             batches=tuple(batches),
         )
 
-    def _receipts_at(self, height: int) -> tuple[NamespaceResult, ...]:
+    def receipts_at(self, height: int) -> tuple[NamespaceResult, ...]:
         """All receipts of a height, kept for the next question: it is often about its neighbour."""
         found = self._results.get(height)
         if found is None:
@@ -102,7 +102,7 @@ class Queries:
 
     async def committed(self, any_id: bytes) -> Committed | None:
         """The first result of an id, if it was executed."""
-        located = await self._locate(any_id)
+        located = await self.locate(any_id)
         if located is None:
             return None
         locator, _, transaction = located
@@ -111,11 +111,11 @@ class Queries:
 
     async def transaction(self, any_id: bytes) -> FoundTransaction | None:
         """A transaction by its id or the id of one of its operations."""
-        located = await self._locate(any_id)
+        located = await self.locate(any_id)
         if located is None:
             return None
         locator, block, transaction = located
-        ids = operation_ids(transaction, self._writer.chain.suite)
+        ids = operation_ids(transaction, self.writer.chain.suite)
         before = sum(len(batch.transactions) for batch in block.batches[: locator.batch])
         return FoundTransaction(
             transaction=transaction,
@@ -127,7 +127,8 @@ class Queries:
             receipts=await self._receipts(transaction, locator),
         )
 
-    async def _locate(self, any_id: bytes) -> tuple[Locator, FoundBlock, Transaction] | None:
+    async def locate(self, any_id: bytes) -> tuple[Locator, FoundBlock, Transaction] | None:
+        """Where an operation first stood, its block and its transaction; None if it never did."""
         locator = self._executor.state.locate(any_id)
         if locator is None:
             return None
@@ -150,7 +151,7 @@ class Queries:
         return tuple(receipts)
 
     def _namespace_receipts(self, transaction: Transaction, height: int) -> tuple[bytes, ...]:
-        for result in self._receipts_at(height):
+        for result in self.receipts_at(height):
             if (result.module, result.level) == (transaction.body.module, transaction.body.level):
                 return result.receipts
         return ()
@@ -160,7 +161,7 @@ class Queries:
 
         Raises: UnavailableError while the next header does not exist, Rejected(NOT_SUCCESSFUL).
         """
-        located = await self._locate(any_id)
+        located = await self.locate(any_id)
         if located is None:
             return None
         locator, block, transaction = located
@@ -173,9 +174,9 @@ class Queries:
         receipt = (await self._receipts(transaction, locator))[locator.operation]
         if receipt.status != Status.OK:
             raise Rejected(Reason.NOT_SUCCESSFUL, status=Status(receipt.status).name)
-        results = self._receipts_at(locator.height)
+        results = self.receipts_at(locator.height)
         build = RegistrationProof.build_steps(
-            chain=self._writer.chain,
+            chain=self.writer.chain,
             batches=block.batches,
             transaction_id=transaction.id,
             operation=locator.operation,
@@ -185,14 +186,14 @@ class Queries:
             next_header=following.header_bytes,
             next_certificate=following.certificate,
         )
-        return anchored(await in_steps(build), self._changes(locator.height + 1))
+        return anchored(await in_steps(build), self.changes(locator.height + 1))
 
-    def _changes(self, height: int) -> list[ValidatorChange]:
+    def changes(self, height: int) -> list[ValidatorChange]:
         """Every change of the validators up to a height, from the newest block before it held."""
-        history = self._writer.history
+        history = self.writer.history
         found: list[ValidatorChange] = []
         for first in history.changes(height):
-            stored = self._writer.blocks.block(first - 1)
+            stored = self.writer.blocks.block(first - 1)
             invariant(stored is not None, "a set rules from an executed block on")
             if stored is not None:
                 header = BLOCK.decode(stored.block).header

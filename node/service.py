@@ -6,7 +6,7 @@ node can change inside. Reads speak of the newest executed block.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from contracts.interface import Method
 from ledger.batch import Batch
@@ -17,6 +17,9 @@ from ledger.ids import TransactionId
 from ledger.proof import Proof
 from ledger.receipts import Receipt
 from ledger.transaction import Chain, Transaction
+
+if TYPE_CHECKING:
+    from node.proofs import Proofs
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,11 @@ class NodeService(Protocol):
 
         Raises: UnavailableError while the next header does not exist yet, Rejected(NOT_SUCCESSFUL).
         """
+        ...
+
+    @property
+    def proofs(self) -> "Proofs":
+        """The maker of all other proofs."""
         ...
 
     def method(self, module: str, contract: str, name: str) -> Method | None:

@@ -176,22 +176,36 @@ class Client:
 
         It is not verified: `ledger.proof.verify_registration` does that, without this node.
         """
-        for _ in range(PROOF_TRIES):
-            try:
-                return self._proof(transaction_id)
-            except RpcFailure as failure:
-                if failure.kind != "unavailable":
-                    raise
-            time.sleep(PROOF_PAUSE_MS / 1000)
-        return self._proof(transaction_id)
-
-    def _proof(self, transaction_id: str) -> Proof:
-        answer = self.request("get_proof", id=transaction_id)
+        answer = self._patiently("get_proof", id=transaction_id)
         is_anchored = isinstance(answer, dict) and "changes" in answer
         try:
             return msgspec.convert(answer, AnchoredProof if is_anchored else RegistrationProof)
         except msgspec.ValidationError as error:
             raise UnavailableError(f"{self._url} sent no proof: {error}") from None
+
+    def get_document(self, method: str, **params: object) -> bytes:
+        """The text of a proof of any other kind, by the method that makes it.
+
+        It waits a moment for a header that is still to come. It is not verified:
+        `ledger.proofs.family.verify_document` does that, without this node.
+        """
+        return json.dumps(
+            self._patiently(method, **params),
+            ensure_ascii=False,
+            sort_keys=True,
+            separators=(",", ":"),
+        ).encode()
+
+    def _patiently(self, method: str, /, **params: object) -> Any:
+        """The answer, asked for again while the header that it needs does not exist."""
+        for _ in range(PROOF_TRIES):
+            try:
+                return self.request(method, **params)
+            except RpcFailure as failure:
+                if failure.kind != "unavailable":
+                    raise
+            time.sleep(PROOF_PAUSE_MS / 1000)
+        return self.request(method, **params)
 
     def send_transaction(self, wire: bytes, wait: Wait = "none", timeout_ms: int = 30_000) -> Json:
         """Send one signed transaction; `wait="commit"` answers with its height."""

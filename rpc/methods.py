@@ -9,7 +9,7 @@ Source: architecture sections 2 and 9.
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from math import inf
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import msgspec
 import trio
@@ -23,6 +23,8 @@ from node.service import Committed, FoundBlock, FoundTransaction, NodeService
 from rpc.http import App, Request, Response, front_door
 from rpc.jsonrpc import BusyError, Context, Method, Registry, RpcError
 from rpc.limits import METRICS_AGE_MS, RETRY_AFTER_MS, STEP_ITEMS
+from rpc.proof_methods import ProofMethods
+from rpc.refusals import NOT_FOUND, unknown_id
 from rpc.views import (
     Json,
     block_view,
@@ -39,8 +41,6 @@ COMMIT_TIMEOUT_MS = 60_000
 HEIGHT_TIMEOUT_MS = 30_000
 """A long poll that a proxy lets live."""
 
-NOT_FOUND = -32040
-"""Nothing on this node answers to what was asked for."""
 REVERTED = -32041
 """A contract refused a read."""
 
@@ -229,6 +229,7 @@ class Methods:
                     self.wait_height,
                     "Answer once the height is executed, or at the time limit",
                 ),
+                *ProofMethods(self._service).methods(),
                 Method("rpc.discover", NoParams, self.discover, "This list, as OpenRPC"),
             ]
         )
@@ -283,7 +284,7 @@ class Methods:
         """The proof in its canonical form."""
         proof = await self._service.proof(bytes.fromhex(params.id))
         if proof is None:
-            self._unknown_id(params.id)
+            raise unknown_id(self._service, params.id)
         return msgspec.Raw(proof.to_json())
 
     async def send_transaction(self, params: SendParams, context: Context) -> Sent:
@@ -382,15 +383,9 @@ class Methods:
 
     async def _found(self, any_id: str) -> FoundTransaction:
         found = await self._service.transaction(bytes.fromhex(any_id))
-        return self._unknown_id(any_id) if found is None else found
-
-    def _unknown_id(self, any_id: str) -> NoReturn:
-        pending = self._service.is_pending(TransactionId(bytes.fromhex(any_id)))
-        height = self._service.height
-        where = "it is pending here" if pending else "it is not pending here either"
-        message = f"no transaction or operation {any_id} up to height {height}; {where}"
-        data: Json = {"id": any_id, "pending": pending, "height": height}
-        raise RpcError(NOT_FOUND, message, "not_found", data)
+        if found is None:
+            raise unknown_id(self._service, any_id)
+        return found
 
     async def _block(self, height: int | None, block_hash: str | None) -> FoundBlock:
         if height is not None and block_hash is not None:

@@ -13,7 +13,9 @@ from ledger.addresses import decode_text
 from ledger.data_index import OPENING_BYTES, PartLabel, parse_opening, verify_opening
 from ledger.errors import Reason, Rejected
 from ledger.genesis import Genesis, chain_of
-from ledger.proof import PROOF_BYTES, Verdict, parse_proof, verify_registration
+from ledger.ids import GenesisHash
+from ledger.proof import PROOF_BYTES, Verdict
+from ledger.proofs.family import AnchoredFact, verify_document
 from rpc.fhir import FILE_BYTES
 
 
@@ -40,17 +42,34 @@ class Verification:
     record_checked: bool
 
 
-def verify_files(
-    proof_path: Path, genesis_path: Path, record_path: Path | None, opening_path: Path | None
-) -> Verification:
-    """Check a proof file, and an opening with its record if given.
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What a document of another kind proves, and the genesis hash, in hex, that it rests on."""
 
-    Raises: Rejected with the reason of the first broken step, PrivateFileError for a file that
-        cannot be read.
+    fact: AnchoredFact
+    anchor: str
+
+
+def verify_files(
+    proof_path: Path,
+    genesis_path: Path,
+    record_path: Path | None,
+    opening_path: Path | None,
+    not_before_ms: int = 0,
+) -> Verification | Proven:
+    """Check a proof file of any kind, and an opening with its record if given.
+
+    Raises: Rejected with the reason of the first broken step, STALE for a header before
+        `not_before_ms`; PrivateFileError for a file that cannot be read.
     """
     genesis = read_genesis(genesis_path)
     # One byte beyond the limit, so that the parser refuses what the reader would cut.
-    verdict = verify_registration(parse_proof(read_public(proof_path, PROOF_BYTES + 1)), genesis)
+    data = read_public(proof_path, PROOF_BYTES + 1)
+    verdict = verify_document(data, genesis, not_before_ms)
+    if not isinstance(verdict, Verdict):
+        if opening_path is not None:
+            raise Rejected(Reason.BAD_OPENING, "only a registration has an opening")
+        return Proven(verdict, GenesisHash(chain_of(genesis).genesis_hash).hex())
     record = None if record_path is None else read_public(record_path, FILE_BYTES)
     opened = () if opening_path is None else _opened(verdict, genesis, opening_path, record)
     account, organisation = _owner(genesis, verdict.account)

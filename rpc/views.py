@@ -93,7 +93,7 @@ def receipt_view(source: MethodSource, module: str, call: Call, receipt: Receipt
         "gas_used": receipt.gas_used,
         "outputs": outputs,
         "output": receipt.output.hex(),
-        "events": [_event_view(event) for event in receipt.events],
+        "events": [event_view(event) for event in receipt.events],
     }
 
 
@@ -207,7 +207,7 @@ def _decoded(schema: Schema[Any], data: bytes) -> object:
         return None
 
 
-def _event_view(event: Event) -> Json:
+def event_view(event: Event) -> Json:
     """An event's values by position: its names stand in the contract's source."""
     values = cast("object", msgspec.msgpack.decode(event.data))
     return {

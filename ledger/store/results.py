@@ -208,14 +208,22 @@ class StateStore:
         return self._store.get(b"g" + log + first_sequence.to_bytes(8, "big"))
 
     def log_entry(self, log: bytes, sequence: int, /) -> LogEntry | None:
-        """The entry at a position: found in the newest block's appends that begin at or before."""
+        """The entry at a position."""
         if not 0 <= sequence < self.log_count(log):
             return None
+        write = self.log_write_holding(log, sequence)
+        return write.entries[sequence - write.first_sequence]
+
+    def log_write_holding(self, log: bytes, sequence: int) -> LogWrite:
+        """The appends of the block that wrote a position below the count.
+
+        They are the newest of those that begin at or before it.
+        Raises: StoreDamagedError when they are missing.
+        """
         prefix = b"l" + log
         stop = prefix + (sequence + 1).to_bytes(8, "big")
         for _, data in self._store.scan(prefix + _FIRST, stop, reverse=True):
-            write = _LOG_WRITE.decode(data)
-            return write.entries[sequence - write.first_sequence]
+            return _LOG_WRITE.decode(data)
         where = f"entry {sequence} of log {log.hex()}"
         raise StoreDamagedError(Store.STATE, where, "it is counted but missing")
 

@@ -5,9 +5,11 @@ of its own. It may raise the named errors of its family and nothing else; and wh
 re-encode to exactly the bytes that came.
 """
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from struct import Struct
 
 import msgspec
@@ -24,6 +26,7 @@ from ledger.errors import KanglianError, PeerProtocolError, Rejected
 from ledger.genesis import parse_genesis
 from ledger.ids import Address, Height, ValidatorIndex
 from ledger.proof import parse_proof, verify_registration
+from ledger.proofs.family import document_json, parse_document, verify_document
 from ledger.receipts import RECEIPT
 from ledger.store.port import Place
 from ledger.transaction import SignedTransaction, operation_ids, parse_transaction
@@ -48,6 +51,7 @@ from tests.unit.ledger.worlds import (
     secret,
     two_blocks,
 )
+from tests.unit.node_core.chains import GENESIS as CHANGING_GENESIS
 from tests.unit.p2p.memory_transport import TestNode
 from tests.unit.rpc_methods.memory_chain import MemoryNode
 
@@ -56,6 +60,8 @@ TRANSACTIONS = [one.wire for batch in BLOCKS.batches for one in batch.transactio
 BATCHES = [batch.wire for batch in BLOCKS.batches]
 BLOCK_WIRE = encode(Block(BLOCKS.header, BLOCKS.certificate, (BLOCKS.batches[0].digest,)))
 DIGEST, SIGNATURE = bytes(range(32)), bytes(64)
+PUBLISHED = Path(__file__).parents[1] / "vectors/proofs-1.json"
+DOCUMENTS = [item["text"].encode() for item in json.loads(PUBLISHED.read_text("utf-8"))["proofs"]]
 
 
 @dataclass(frozen=True)
@@ -211,6 +217,13 @@ def _proof(data: bytes) -> bytes:
     return proof.to_json() + data[len(data.rstrip(b"\n")) :]
 
 
+def _document(data: bytes) -> bytes:
+    document = parse_document(data)
+    if int.from_bytes(sha256(data).digest()[:1], "big") < 16:
+        verify_document(data, CHANGING_GENESIS)
+    return document_json(document) + data[len(data.rstrip(b"\n")) :]
+
+
 def _opening(data: bytes) -> bytes:
     return parse_opening(data).to_json() + data[len(data.rstrip(b"\n")) :]
 
@@ -323,6 +336,7 @@ TARGETS = (
         [BLOCKS.proof(BLOCKS.batches[0].transactions[0]).to_json()],
         is_json=True,
     ),
+    Target("proof family", _document, DOCUMENTS, is_json=True),
     Target("opening", _opening, [OPENED], is_json=True),
     Target("fhir", _fhir, [BUNDLE], is_json=True),
     Target("rpc", _Door().run, CALLS, (), is_json=True, weight=6),

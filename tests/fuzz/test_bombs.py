@@ -22,6 +22,7 @@ from ledger.data_index import OPENING_BYTES, parse_opening
 from ledger.errors import PeerProtocolError, Rejected
 from ledger.genesis import parse_genesis
 from ledger.proof import PROOF_BYTES, parse_proof
+from ledger.proofs.family import parse_document
 from ledger.receipts import RECEIPT
 from ledger.transaction import SignedTransaction, parse_transaction
 from ledger.votes import CERTIFICATE
@@ -66,6 +67,7 @@ DECODERS = {
     "frames": (lambda data: FrameReader().feed(data), 64 * 1024),
     "genesis": (parse_genesis, 4 * protocol.MIB),
     "proof": (parse_proof, PROOF_BYTES),
+    "proof family": (parse_document, PROOF_BYTES),
     "opening": (parse_opening, OPENING_BYTES),
     "fhir": (fhir.split, 512 * 1024),
     "json": (strict_json, limits.BODY_BYTES),

@@ -33,17 +33,15 @@ def a_smaller_quorum(monkeypatch):
 
 
 def an_unread_receipt(monkeypatch):
-    monkeypatch.setattr(kanglian_verify, "read_receipt", lambda data: (data[3:35], 0))
+    monkeypatch.setattr(kanglian_verify, "read_receipt", lambda data: [data[3:35], 0])
 
 
 def a_path_with_steps_left_over(monkeypatch):
     above = kanglian_verify.root_above
 
     def forgiving(entry, position, where):
-        for steps in range(len(position.path) + 1):
-            shorter = kanglian_verify.Position(
-                position.index, position.count, position.path[:steps]
-            )
+        for steps in range(len(position["path"]) + 1):
+            shorter = {**position, "path": position["path"][:steps]}
             try:
                 return above(entry, shorter, where)
             except kanglian_verify.Refused:
@@ -57,13 +55,13 @@ def an_encoding_of_any_length(monkeypatch):
     decode = kanglian_verify.decode
 
     def loose(data, where, most):
-        return kanglian_verify._Reader(data, where).value() if data else decode(data, where, most)
+        return kanglian_verify._value(data, 0, 0, where)[0] if data else decode(data, where, most)
 
     monkeypatch.setattr(kanglian_verify, "decode", loose)
 
 
 def an_escape(monkeypatch):
-    def reads_the_tenth(value, where, names=""):
+    def reads_the_tenth(value, where, names):
         return members(value, where, names) if value is None or "path" not in value else value
 
     members = kanglian_verify.members

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 FILE_LINES = 500
 TEST_FILE_LINES = 800
 FUNCTION_LINES = 70
-STANDALONE_LINES = {"docs/kanglian_verify.py": 1_300}
+STANDALONE_LINES = {"docs/kanglian_verify.py": 1_520}
 """What an auditor carries alone is one file, and holds what elsewhere stands in many."""
 
 BROAD_EXCEPTS = ("rpc/jsonrpc.py:_outcome",)

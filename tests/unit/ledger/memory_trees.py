@@ -53,7 +53,7 @@ class MemoryTrees:
 
 
 class MemoryLog:
-    """Implements `ledger.state_proof.Entries`."""
+    """Implements `ledger.proofs.log.LogReader`."""
 
     def __init__(self):
         self.entries, self.nodes = [], {}

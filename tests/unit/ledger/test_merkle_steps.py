@@ -2,14 +2,23 @@
 
 import pytest
 
-from ledger.merkle import STEP_HASHES, inclusion_path, leaf_hash, path_steps, root_of_entries
+from ledger.merkle import (
+    STEP_HASHES,
+    inclusion_path,
+    leaf_hash,
+    path_in,
+    root_from_path,
+    root_of_entries,
+    root_over,
+    tree_steps,
+)
 from tests.unit.ledger.worlds import SUITE
 
 SIZES = [0, 1, 2, 3, 5, 8, 1_000, STEP_HASHES, STEP_HASHES + 1, 2 * STEP_HASHES + 3, 5_000]
 
 
-def taken(count, index=0):
-    """The result, and the most hashes between two steps."""
+def taken(count):
+    """The levels, and the most hashes between two steps."""
     made = 0
 
     def digest(data):
@@ -17,7 +26,7 @@ def taken(count, index=0):
         made += 1
         return SUITE.digest(data)
 
-    steps, most = path_steps(digest, (n.to_bytes(4, "big") for n in range(count)), index), 0
+    steps, most = tree_steps(digest, (n.to_bytes(4, "big") for n in range(count))), 0
     while True:
         made = 0
         try:
@@ -32,8 +41,12 @@ def test_a_tree_in_steps_is_the_tree(count):
     entries = [n.to_bytes(4, "big") for n in range(count)]
     leaves = [leaf_hash(SUITE.digest, entry) for entry in entries]
     root = root_of_entries(SUITE.digest, entries)
+    levels, most = taken(count)
+    assert root_over(SUITE.digest, levels) == root
+    assert most <= 2 * STEP_HASHES
     for index in {0, count // 2, max(0, count - 1)}:
-        (found, path, head), most = taken(count, index)
-        assert (found, head) == (count, root)
+        path = path_in(levels, index)
         assert path == inclusion_path(SUITE.digest, leaves, index)
-        assert most <= 2 * STEP_HASHES
+        if count:
+            entry = entries[index]
+            assert root_from_path(SUITE.digest, entry, index, count, path) == root

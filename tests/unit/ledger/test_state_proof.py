@@ -1,6 +1,6 @@
 """What state proves: every value, absence, head and entry, at each height that is held."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import msgspec
@@ -8,21 +8,22 @@ import pytest
 
 from ledger.codec import encode
 from ledger.errors import Rejected, UnavailableError
+from ledger.history import EMPTY_FRONTIER
 from ledger.merkle import root_of_entries
+from ledger.proofs.log import head_of, read_run
 from ledger.sparse_proof import OtherLeaf, StatePath
 from ledger.state import LogEntry, WriteSet, namespace_prefix
 from ledger.state_proof import (
-    ENTRY_PROOF,
     STATE_PROOF,
-    prove_entry,
     prove_log_head,
     prove_value,
-    verify_entry,
     verify_log_head,
     verify_value,
 )
+from ledger.state_root import LogHead
 from ledger.state_tree import VERSIONS, StateTree
-from tests.unit.ledger.memory_trees import MemoryTrees
+from ledger.steps import finish
+from tests.unit.ledger.memory_trees import MemoryLog, MemoryTrees
 from tests.unit.ledger.test_state_tree import NAMESPACES, Definition, random_writes
 from tests.unit.ledger.worlds import SUITE
 
@@ -90,16 +91,13 @@ def test_every_entry_and_count_of_a_log_at_each_height_that_is_held(any_world):
             proof = prove_log_head(view, digest, namespace, LOG)
             head = verify_log_head(proof, digest, moment.root, namespace, LOG)
             assert (head.count if head else 0) == len(entries)
-            for index in range(0, len(entries), 7):
-                entry_proof = prove_entry(
-                    view, digest, namespace, LOG, any_world.store.log(namespace + LOG), index
-                )
-                assert ENTRY_PROOF.decode(encode(entry_proof)) == entry_proof
-                found = verify_entry(entry_proof, digest, moment.root, namespace, LOG)
-                assert found == (index, entries[index])
-            with pytest.raises(Rejected, match="no such entry"):
-                log = any_world.store.log(namespace + LOG)
-                prove_entry(view, digest, namespace, LOG, log, len(entries))
+            if head is None:
+                continue
+            for first in range(0, len(entries), 7):
+                log, stop = any_world.store.log(namespace + LOG), min(first + 4, len(entries))
+                run = finish(read_run(log, digest, head, first, stop))
+                assert run.entries == tuple(entries[first:stop])
+                assert head_of(run, digest) == head
 
 
 def test_a_height_that_is_not_held_is_named(any_world):
@@ -175,26 +173,49 @@ def test_no_changed_proof_is_believed(any_world):
     assert tried > 200
 
 
-def test_an_entry_cannot_be_moved_or_exchanged(any_world):
-    moment, view = any_world.moments[-1], any_world.tree.view(len(any_world.moments) - 1)
-    namespace = next(name for name in NAMESPACES if name + LOG in moment.logs)
-    log = any_world.store.log(namespace + LOG)
-    proof = prove_entry(view, digest, namespace, LOG, log, 3)
-    head = proof.head.value
-    replaced = [
-        {"entry": LogEntry(proof.entry.key, b"another")},
-        {"entry": LogEntry(b"another", proof.entry.data)},
-        {"index": 2},
-        {"index": len(moment.logs[namespace + LOG])},
-        {"path": proof.path[1:]},
-        {"path": (*proof.path, bytes(32))},
-        {"head": msgspec.structs.replace(proof.head, value=head[:-1] + bytes([head[-1] ^ 1]))},
-        {"head": msgspec.structs.replace(proof.head, value=None)},
-    ]
-    for change in replaced:
-        with pytest.raises(Rejected):
-            mutant = msgspec.structs.replace(proof, **change)
-            verify_entry(mutant, digest, moment.root, namespace, LOG)
+def test_no_changed_run_leads_to_the_head():
+    entries = tuple(LogEntry(b"key", b"%d" % number) for number in range(9))
+    leaves = [digest(b"\0kl.log-entry\0" + encode(entry)) for entry in entries]
+    for count in range(1, 10):
+        nodes = EMPTY_FRONTIER.extend(digest, leaves[:count])[1]
+        reader = MemoryLog()
+        reader.entries = list(entries)
+        reader.nodes = {(at, i): node for at, row in enumerate(nodes) for i, node in enumerate(row)}
+        root = root_of_entries(
+            digest, [b"kl.log-entry\0" + encode(entry) for entry in entries[:count]]
+        )
+        head = LogHead(count, 3, root)
+        for first in range(count):
+            for stop in (
+                (0, *range(first + 1, count + 1)) if not first else range(first + 1, count + 1)
+            ):
+                run = finish(read_run(reader, digest, head, first, stop))
+                assert head_of(run, digest) == head
+                for changed in changed_runs(run):
+                    try:
+                        assert head_of(changed, digest) != head
+                    except Rejected:
+                        continue
+
+
+def changed_runs(run):
+    """Every entry and node left out, repeated, exchanged; every count wrong."""
+    for name, other in (("entries", LogEntry(b"key", b"x")), ("nodes", bytes(32))):
+        items = getattr(run, name)
+        yield replace(run, **{name: (*items, other)})
+        yield replace(run, **{name: (other, *items)})
+        for at, item in enumerate(items):
+            yield replace(run, **{name: items[:at] + items[at + 1 :]})
+            yield replace(run, **{name: (*items[:at], item, *items[at:])})
+            yield replace(run, **{name: (*items[:at], other, *items[at + 1 :])})
+        for at in range(len(items) - 1):
+            swapped = (*items[:at], items[at + 1], items[at], *items[at + 2 :])
+            if swapped != items:
+                yield replace(run, **{name: swapped})
+    for step in (1, -1, 2):
+        for name in ("count", "first"):
+            if getattr(run, name) + step >= (name == "count"):
+                yield replace(run, **{name: getattr(run, name) + step})
 
 
 def test_the_root_of_a_log_is_that_of_its_entries(any_world):

@@ -278,8 +278,10 @@ def test_the_description_names_every_method_with_its_parameters():
     description = ask(MemoryNode(), "rpc.discover")
     methods = {method["name"]: method for method in description["methods"]}
     assert sorted(methods) == [
-        "call", "get_block", "get_block_header", "get_consensus", "get_peers", "get_proof",
-        "get_transaction", "get_transaction_receipt", "getinfo", "rpc.discover",
+        "call", "get_block", "get_block_header", "get_completeness_proof", "get_consensus",
+        "get_event_proof", "get_header_proof", "get_history_proof", "get_log_proof", "get_peers",
+        "get_proof", "get_receipt_proof", "get_state_proof", "get_transaction",
+        "get_transaction_proof", "get_transaction_receipt", "getinfo", "rpc.discover",
         "send_transaction", "send_transactions", "wait_height",
     ]  # fmt: skip
     sending = methods["send_transaction"]["params"]
