@@ -17,6 +17,7 @@ from ledger.ids import TransactionId
 from ledger.proof import Proof
 from ledger.receipts import Receipt
 from ledger.transaction import Chain, Transaction
+from node.light import LightQueries
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,11 @@ class NodeService(Protocol):
 
         Raises: UnavailableError while the next header does not exist yet, Rejected(NOT_SUCCESSFUL).
         """
+        ...
+
+    @property
+    def light(self) -> LightQueries:
+        """What clients that keep no blocks ask."""
         ...
 
     def method(self, module: str, contract: str, name: str) -> Method | None:

@@ -22,6 +22,7 @@ from ledger.ids import TransactionId
 from node.service import Committed, FoundBlock, FoundTransaction, NodeService
 from rpc.http import App, Request, Response, front_door
 from rpc.jsonrpc import BusyError, Context, Method, Registry, RpcError
+from rpc.light_methods import NOT_FOUND, LightMethods
 from rpc.limits import METRICS_AGE_MS, RETRY_AFTER_MS, STEP_ITEMS
 from rpc.views import (
     Json,
@@ -39,8 +40,6 @@ COMMIT_TIMEOUT_MS = 60_000
 HEIGHT_TIMEOUT_MS = 30_000
 """A long poll that a proxy lets live."""
 
-NOT_FOUND = -32040
-"""Nothing on this node answers to what was asked for."""
 REVERTED = -32041
 """A contract refused a read."""
 
@@ -229,6 +228,7 @@ class Methods:
                     self.wait_height,
                     "Answer once the height is executed, or at the time limit",
                 ),
+                *LightMethods(self._service).methods(),
                 Method("rpc.discover", NoParams, self.discover, "This list, as OpenRPC"),
             ]
         )
