@@ -17,7 +17,7 @@ from ledger import limits
 from ledger.block import HEADER, Header, block_hash
 from ledger.codec import Document
 from ledger.errors import Reason, Rejected
-from ledger.genesis import Genesis, Hex32, Hex34, genesis_validators
+from ledger.genesis import Hex32, Hex34
 from ledger.ids import BlockHash
 from ledger.transaction import Chain
 from ledger.validators import Validator, ValidatorSet
@@ -61,16 +61,16 @@ def describe_change(header: bytes, certificate: bytes, after: ValidatorSet) -> V
     return ValidatorChange(header.hex(), certificate.hex(), named)
 
 
-def follow(changes: tuple[ValidatorChange, ...], genesis: Genesis, chain: Chain) -> Succession:
-    """Verify changes one by one from the validators of genesis on.
+def follow(changes: tuple[ValidatorChange, ...], first: ValidatorSet, chain: Chain) -> Succession:
+    """Verify changes one by one from the validators of height 1 on, which the caller believes.
 
     Raises: Rejected.  Cost: one V for each signature of each certificate.
     """
-    sets = [(1, genesis_validators(genesis))]
+    sets = [(1, first)]
     for change in changes:
-        first, ruling = sets[-1]
+        begun, ruling = sets[-1]
         header = certified_header(change.header, change.certificate, ruling, chain)
-        if header.height < first:
+        if header.height < begun:
             raise Rejected(Reason.BAD_PROOF, "changes of validators must ascend")
         after = committed_validators(members_of(change), ruling, header, chain)
         sets.append((header.height + 1, after))

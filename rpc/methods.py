@@ -378,7 +378,7 @@ class Methods:
     async def _sent(self, transaction_id: TransactionId) -> Sent:
         name = transaction_id.hex()
         committed = await self._service.committed(transaction_id)
-        return Sent(name, "pending") if committed is None else _committed(name, committed)
+        return Sent(name, "pending") if committed is None else sent_view(name, committed)
 
     async def _found(self, any_id: str) -> FoundTransaction:
         found = await self._service.transaction(bytes.fromhex(any_id))
@@ -415,7 +415,8 @@ async def _breathe(number: int) -> None:
         await trio.lowlevel.checkpoint()
 
 
-def _committed(name: str, committed: Committed) -> Sent:
+def sent_view(name: str, committed: Committed) -> Sent:
+    """What is told of a transaction that stands in a block."""
     statuses = committed.statuses
     if all(status == statuses[0] for status in statuses):
         return Sent(name, statuses[0], committed.block_height)
