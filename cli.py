@@ -467,8 +467,10 @@ def proof_verify(
     console.show(verdict, console.verdict_text(verdict, console.now_ms()), as_json=as_json)
 
 
-from rpc.commands.members import member  # noqa: E402 - its help needs the language
+from rpc.commands.light import light  # noqa: E402 - its help needs the language
+from rpc.commands.members import member  # noqa: E402 - the same
 
+main.add_command(light)
 main.add_command(member)
 
 

@@ -8,7 +8,9 @@ braces; a test holds them together. What it never does: print.
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from enum import StrEnum, unique
-from typing import NamedTuple
+
+from node.light_messages import LIGHT
+from node.phrase import Phrase
 
 
 @unique
@@ -17,13 +19,6 @@ class Language(StrEnum):
 
     ENGLISH = "en"
     CHINESE = "zh"
-
-
-class Phrase(NamedTuple):
-    """One sentence in both languages."""
-
-    en: str
-    zh: str
 
 
 def language_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Language:
@@ -452,4 +447,6 @@ PHRASES: Mapping[str, Phrase] = {
         "this node's key is in use elsewhere, or its data is an old copy",
         "本节点的密钥正在别处使用，或其数据是旧副本",
     ),
+    # ---- light client ----
+    **LIGHT,
 }

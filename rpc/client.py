@@ -101,7 +101,9 @@ class Client:
 
         if self._genesis is not None:
             trust.check_genesis(self._genesis)
-        self._witnesses = [Client(url, timeout_ms=timeout_ms) for url in trust.trust.witnesses]
+        # The node that is asked is no witness of itself.
+        others = [url for url in trust.trust.witnesses if url != self._url]
+        self._witnesses = [Client(url, timeout_ms=timeout_ms) for url in others]
         sources = [Source(witness) for witness in self._witnesses]
         return Answers(Anchor(Source(self), sources, trust))
 

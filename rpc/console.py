@@ -4,7 +4,8 @@ What it decides: which stream a text goes to and which number a command ends wit
 holds the answer alone, and exactly JSON under `--json`; everything else goes to standard error.
 
     0 done   1 the answer is no   2 wrong usage   3 not reachable, try later
-    4 configuration, key or genesis file   5 a store is damaged   70 a mistake of ours
+    4 configuration, key or genesis file   5 a store is damaged   6 the chain has forked
+    70 a mistake of ours
 
 Heavy modules are imported where they are needed, so that `--help` comes at once.
 """
@@ -39,7 +40,10 @@ EXIT_NO = 1
 EXIT_UNAVAILABLE = 3
 EXIT_CONFIG = 4
 EXIT_DAMAGED = 5
+EXIT_FORK = 6
 EXIT_INTERNAL = 70
+_CODES = {Reason.BAD_GENESIS: EXIT_CONFIG, Reason.STALE: EXIT_UNAVAILABLE}
+"""Refusals that are something else than a plain no: another node may show what is fresh."""
 PLAIN_STEPS = 10
 """Lines that long work prints into a log file, where a moving bar would be noise."""
 
@@ -59,8 +63,11 @@ def ending_of(error: KanglianError) -> Ending:
     from node.config import ConfigError
     from node.quarantine import DuplicateInstanceError
     from rpc.client import RpcFailure
+    from rpc.light.follow import ForkFoundError
 
     match error:
+        case ForkFoundError():
+            return Ending(EXIT_FORK, "fork", say("error_fork"), str(error))
         case DuplicateInstanceError():
             return Ending(EXIT_CONFIG, "duplicate_instance", say("error_duplicate"), str(error))
         case ConfigError():
@@ -73,7 +80,7 @@ def ending_of(error: KanglianError) -> Ending:
         case UnavailableError():
             return Ending(EXIT_UNAVAILABLE, "unavailable", say("error_unavailable"), str(error))
         case Rejected():
-            code = EXIT_CONFIG if error.reason is Reason.BAD_GENESIS else EXIT_NO
+            code = _CODES.get(error.reason, EXIT_NO)
             return Ending(code, error.reason, say("error_rejected"), str(error))
         case StoreDamagedError():
             return Ending(EXIT_DAMAGED, "damaged", say("error_damaged"), str(error))

@@ -206,12 +206,14 @@ class Anchor:
 def verify_light_proof(proof: LightProof, trust: Trust) -> Verdict:
     """Check a re-anchored proof against the trust that it was made under, from nothing else.
 
-    Raises: Rejected, with BAD_PROOF also where the trust is at another height by now.
+    Raises: Rejected; UnavailableError where the trust stands at another height by now.
     Cost: one V per signature of the transaction, and one hash for each step.
     """
     if proof.trusted_height != trust.trusted.height:
-        detail = f"the proof leads to height {proof.trusted_height}; say --rpc to lead it on"
-        raise Rejected(Reason.BAD_PROOF, detail, trusted=trust.trusted.height)
+        raise UnavailableError(
+            f"the proof leads to header {proof.trusted_height} and the trust stands at "
+            f"{trust.trusted.height}; name a node with --rpc, which need not be trusted"
+        )
     data = bytes.fromhex(proof.registration.next_header)
     path = tuple(bytes.fromhex(item) for item in proof.path)
     if HEADER.decode(data).height == trust.trusted.height:

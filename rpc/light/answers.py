@@ -27,7 +27,7 @@ from ledger.transaction import Chain, parse_transaction
 from node.service import Committed, FoundTransaction
 from rpc.failure import Json
 from rpc.light.anchor import Anchor, AnchoredHeader, verify_light_proof
-from rpc.light.source import HeaderAnswer, Number
+from rpc.light.source import HeaderAnswer, Number, Place
 from rpc.methods import sent_view
 from rpc.views import block_view, receipts_view, transaction_view
 
@@ -72,12 +72,6 @@ class _Many(msgspec.Struct, frozen=True):
     """The items of `send_transactions`."""
 
     transactions: list[dict[str, Any]]
-
-
-class _Place(msgspec.Struct, frozen=True):
-    """The one member of an answer that is needed to find the others."""
-
-    block_height: Number
 
 
 class Answers:
@@ -234,7 +228,7 @@ class Answers:
         return self._same("send_transaction", answer, view)
 
     def _found(self, method: str, answer: object, any_id: str) -> FoundTransaction:
-        height = self._convert(answer, _Place, method).block_height
+        height = self._convert(answer, Place, method).block_height
         return self._anchor.transaction(bytes.fromhex(any_id), height)
 
     def _named(

@@ -37,10 +37,11 @@ def read_trust(path: Path) -> Trust:
 
     Raises: PrivateFileError, with DAMAGED for a file that is not what was written.
     """
-    return _parsed(path, read_private(path, TRUST_BYTES))
+    return parsed_trust(path, read_private(path, TRUST_BYTES))
 
 
-def _parsed(path: Path, data: bytes) -> Trust:
+def parsed_trust(path: Path, data: bytes) -> Trust:
+    """The trust of the content of a file. Raises: PrivateFileError(DAMAGED) naming the file."""
     try:
         return parse_trust(data)
     except Rejected as refusal:

@@ -101,6 +101,12 @@ class _Receipts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     receipts: tuple[Hex, ...]
 
 
+class Place(msgspec.Struct, frozen=True):
+    """The one member of an answer that is needed to find the others."""
+
+    block_height: Number
+
+
 class HeaderAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The answer of `get_block_header`; `header` is compared as it stands."""
 
@@ -205,6 +211,10 @@ class Source:
                 raise self._wrong("get_receipts", "other receipts than it counts")
             if len(found) == total:
                 return _by_namespace(page.namespaces, found)
+
+    def place(self, method: str, **params: object) -> int:
+        """The height at which something is said to stand, out of an answer with more members."""
+        return self._ask(Place, method, **params).block_height
 
     def proof(self, any_id: str) -> Proof:
         """The proof of an operation; waits a moment for the header that carries its receipt."""
