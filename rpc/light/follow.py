@@ -106,7 +106,6 @@ class Follower:
         sequential: bool = False,
     ) -> None:
         self._trust = trust
-        self._first_block = trust.block
         self._primary = primary
         self._witnesses = {source.name: source for source in witnesses}
         self._reports: dict[str, WitnessReport] = {}
@@ -127,10 +126,15 @@ class Follower:
             detail = f"{self._primary.name} is at {target}, behind the trusted header"
             raise Rejected(Reason.STALE, detail, height=start.height)
         check_vouches(start, self._trust.terms, self._now_ms())
+        self._check_start(start)
         if target == start.height:
             self._stay(start)
         while self._trust.trusted.height < target:
-            self._leg(target)
+            try:
+                self._leg(target)
+            except Rejected as refusal:
+                detail = f"{self._primary.name}: {refusal.detail}"
+                raise Rejected(refusal.reason, detail, **refusal.facts) from None
             on_progress(Progress(self._trust.trusted.height, target, self._headers))
         if 0 < start.height < target:
             self._check_descends(start)
@@ -140,10 +144,12 @@ class Follower:
             raise UnavailableError(f"no witness confirms what {self._primary.name} shows: {said}")
         return Followed(self._trust, self._headers, self._changes, reports)
 
-    def _stay(self, start: TrustedHeader) -> None:
-        """Nothing is newer; whoever shows another header of this height has forked or is wrong."""
-        if start.height == 0:
-            raise UnavailableError(f"{self._primary.name} has no block yet; try again soon")
+    def _check_start(self, start: TrustedHeader) -> None:
+        """Everybody shows the trusted header at its height, or has forked, or is wrong.
+
+        Else a branch that splits below it would only look like headers that do not verify.
+        Raises: ForkFoundError; Rejected where the primary shows no decided header there.
+        """
         own = self._trust.block
         if own is None:
             return
@@ -156,8 +162,13 @@ class Follower:
                     self._reports[name] = WitnessReport(name, Standing.AGREES)
             except FAILURES as error:
                 self._reports[name] = _report(name, error)
-        taken = self._now_ms()
-        self._trust = self._trust.moved(replace(start, taken_ms=taken), own)
+
+    def _stay(self, start: TrustedHeader) -> None:
+        """Nothing is newer than what is trusted."""
+        own = self._trust.block
+        if own is None:
+            raise UnavailableError(f"{self._primary.name} has no block yet; try again soon")
+        self._trust = self._trust.moved(replace(start, taken_ms=self._now_ms()), own)
 
     def _leg(self, target: int) -> None:
         """Up to a page of headers, shown by the primary and confirmed by the witnesses."""
@@ -263,19 +274,15 @@ class Follower:
         self._raise_fork(Split(fork_evidence(own, shown, chain), start.validators), source)
 
     def _check_descends(self, start: TrustedHeader) -> None:
-        """The new header has the trusted one in its past, or the chain has forked.
+        """The new header has the trusted one in its past.
 
-        Raises: ForkFoundError, Rejected(BAD_PROOF).
+        Raises: Rejected(BAD_PROOF).
         """
         trust = self._trust
         proof = self._primary.old_header(start.height, trust.trusted.height)
-        if verify_old_header(proof, trust.trusted, trust.chain).hash == start.hash:
-            return
-        shown = self._primary.header(start.height)
-        if self._first_block is not None:
-            self._check_same(self._primary, shown, start, self._first_block)
-        detail = f"{self._primary.name} shows a history without the trusted header"
-        raise Rejected(Reason.BAD_PROOF, detail, height=start.height)
+        if verify_old_header(proof, trust.trusted, trust.chain).hash != start.hash:
+            detail = f"{self._primary.name} shows a history without the trusted header"
+            raise Rejected(Reason.BAD_PROOF, detail, height=start.height)
 
     def _raise_fork(self, split: Split, source: Source) -> NoReturn:
         found = verify_fork(split.evidence, split.validators, self._trust.chain)
