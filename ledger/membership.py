@@ -40,7 +40,7 @@ NEWEST = b""
 ROLL_LOG = PREFIX + ROLL.encode() + b"\0"
 """The log of all nodes that ever joined, in that order."""
 
-STEP_CHANGES = 32
+STEP_CHANGES = 16
 """Changes looked up between two looks at an event loop: about 1 ms."""
 
 Get = Callable[[bytes], bytes | None]

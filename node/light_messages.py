@@ -98,6 +98,10 @@ LIGHT: Mapping[str, Phrase] = {
         "PROVEN: {transaction} stands at height {height}, {time}, and did not succeed: {statuses}",
         "已证明：{transaction} 位于高度 {height}，{time}，未成功：{statuses}",
     ),
+    "light_bad_id": Phrase(
+        "ID is a height (1, 2, ...) or 64 lower-case hexadecimal digits",
+        "ID 应为高度（1、2、……）或 64 位小写十六进制数",
+    ),
     "light_nothing_to_write": Phrase(
         "--out writes the proof of an operation that succeeded; there is none here",
         "--out 写入的是成功操作的证明；此处没有",

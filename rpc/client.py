@@ -142,9 +142,9 @@ class Client:
         self._next_id += 1
         body = {"jsonrpc": "2.0", "id": self._next_id, "method": name, "params": params}
         answer = self._post(json.dumps(body, ensure_ascii=False).encode())
-        error = answer.get("error")
-        if error is not None:
-            data = cast("Json", error.get("data") or {})
+        if answer.get("error") is not None:
+            error = _members(answer["error"])
+            data = _members(error.get("data"))
             kind = str(data.get("kind", "internal"))
             raise RpcFailure(kind, str(error.get("message", "")), data)
         if answer.get("id") != self._next_id or "result" not in answer:
@@ -166,7 +166,7 @@ class Client:
             ) from None
         try:
             answer = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             self._http.close()
@@ -180,7 +180,7 @@ class Client:
 
     def _refusal(self, status: int, answer: Json) -> KanglianError:
         """An error of the HTTP layer: busy (503) passes, everything else is the request's fault."""
-        error = cast("Json", answer.get("error") or {})
+        error = _members(answer.get("error"))
         kind, message = str(error.get("kind", "http")), str(error.get("message", ""))
         self._http.close()
         if status == 503:
@@ -316,6 +316,11 @@ class Client:
                 genesis_hash=genesis_hash.hex(),
             )
         return known
+
+
+def _members(value: object) -> Json:
+    """The members of a JSON object; none where a node sent something else."""
+    return cast("Json", value) if isinstance(value, dict) else {}
 
 
 def glance(url: str) -> Json | None:

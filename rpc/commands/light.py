@@ -85,7 +85,10 @@ def light_sync(
 def light_get(name: str, url: str, state: Path, out: Path | None, as_json: bool) -> int:
     """Fetch from an untrusted node, prove under the trust, say what was proven."""
     from rpc.light.keeper import TrustKeeper
-    from rpc.light.session import ProvenFailure, Session, write_proof
+    from rpc.light.session import ProvenFailure, Session, is_name, write_proof
+
+    if not is_name(name):
+        raise click.UsageError(say("light_bad_id"))
 
     def work(keeper: "TrustKeeper") -> int:
         with Session(keeper, url) as session:

@@ -13,7 +13,7 @@ from genesis.private_files import FileProblem, PrivateFileError, read_private, w
 from ledger.errors import Reason, Rejected
 from ledger.genesis import Genesis, genesis_hash
 from ledger.light.documents import TRUST_BYTES, Trust, begin_trust, parse_trust, trust_json
-from ledger.light.trust import Terms, check_fresh
+from ledger.light.trust import Terms, check_fresh, check_vouches
 from rpc.light.follow import Followed, Follower, Progress
 from rpc.light.source import Source
 
@@ -83,11 +83,20 @@ class TrustKeeper:
 
         Raises: as `Follower.run`; PrivateFileError.
         """
+        self._check_young()
         follower = Follower(self.trust, primary, witnesses, self.now_ms, sequential=sequential)
         done = follower.run(on_progress)
         self.trust = done.trust
         self.save()
         return done
+
+    def _check_young(self) -> None:
+        """Raises: Rejected(TRUST_EXPIRED | FROM_FUTURE), saying how to begin again."""
+        try:
+            check_vouches(self.trust.trusted, self.trust.terms, self.now_ms())
+        except Rejected as refusal:
+            detail = f"{refusal.detail}; begin a new trust with that of somebody you know (--trust)"
+            raise Rejected(refusal.reason, detail, **refusal.facts) from None
 
     def save(self) -> None:
         """Write the trust to its file, if it has one. Raises: PrivateFileError."""

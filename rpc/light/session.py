@@ -5,6 +5,7 @@ are milliseconds.
 Source: docs/light-client.md.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,9 @@ from rpc.light.keeper import (
     read_trust,
 )
 from rpc.light.source import HeaderAnswer, Source
+
+HASH_DIGITS = 64
+"""A hash in hexadecimal; a height has at most 18 digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,11 @@ def _changed(trust: Trust, wish: Beginning) -> Trust:
     return trust
 
 
+def is_name(text: str) -> bool:
+    """Whether a text is a height or a hash, the two things that can be asked for."""
+    return re.fullmatch(r"[1-9][0-9]{0,17}|[0-9a-f]{64}", text) is not None
+
+
 class Session:
     """One node and the witnesses of a trust; use it as a context."""
 
@@ -170,7 +179,7 @@ class Session:
         Raises: Rejected where it is not proven; RpcFailure(not_found) where the node has none.
         """
         self.anchor.follow()
-        if name.isdecimal() and len(name) < len("0" * 64):
+        if len(name) < HASH_DIGITS:
             return self._proven_header(self.anchor.header(int(name))), None
         try:
             return self._operation(name)
