@@ -1,10 +1,10 @@
-"""One sentence of the command line, in both of its languages."""
+"""The form of a sentence in the catalogue of node/messages.py."""
 
 from typing import NamedTuple
 
 
 class Phrase(NamedTuple):
-    """The same with the same facts in braces."""
+    """One sentence in both languages."""
 
     en: str
     zh: str

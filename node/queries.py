@@ -185,15 +185,13 @@ class Queries:
             next_header=following.header_bytes,
             next_certificate=following.certificate,
         )
-        return anchored(await in_steps(build), await self._changes(locator.height + 1))
+        return anchored(await in_steps(build), self._changes(locator.height + 1))
 
-    async def _changes(self, height: int) -> list[ValidatorChange]:
+    def _changes(self, height: int) -> list[ValidatorChange]:
         """Every change of the validators up to a height, from the newest block before it held."""
         history = self._writer.history
         found: list[ValidatorChange] = []
-        for number, first in enumerate(await in_steps(history.changes_steps(0, height)), 1):
-            if number % limits.SLICE_HEADERS == 0:
-                await trio.lowlevel.checkpoint()
+        for first in history.changes(height):
             stored = self._writer.blocks.block(first - 1)
             invariant(stored is not None, "a set rules from an executed block on")
             if stored is not None:

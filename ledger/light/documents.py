@@ -42,6 +42,9 @@ LIGHT_PROOF_FORMAT = "kanglian-light-proof/1"
 LIGHT_PROOF_BYTES = 2 * limits.MIB
 """A proof of an envelope of 512 KiB in hexadecimal, and the path."""
 
+NO_CERTIFICATE = "00"
+"""Where a certificate stands in a document that needs none."""
+
 _NO_DIGEST = "00" * 32
 
 Url = Annotated[str, Meta(pattern=r"^http://[\x21-\x7e]{1,248}\Z")]
@@ -104,7 +107,8 @@ class LightProof(Document, frozen=True):
     """A proof of registration whose `next_header` is an old header under a trusted one.
 
     `path` leads from its hash to the history root of the header at `trusted_height`; it is empty
-    where that header is the trusted one itself. The certificates are not needed any more.
+    where that header is the trusted one itself. The keys of the certificates may be retired, so
+    both are `NO_CERTIFICATE`: no part of the document is left unread.
     """
 
     format: Literal["kanglian-light-proof/1"]
@@ -205,6 +209,13 @@ def parse_fork(data: bytes, chain: Chain) -> tuple[ForkEvidence, ValidatorSet]:
         raise Rejected(Reason.WRONG_CHAIN, "evidence", genesis_hash=document.genesis_hash)
     evidence = FORK_EVIDENCE.decode(bytes.fromhex(document.evidence))
     return evidence, ValidatorSet(plain_validators(document.validators))
+
+
+def without_certificates(proof: RegistrationProof) -> RegistrationProof:
+    """The registration as it stands in a re-anchored proof."""
+    return msgspec.structs.replace(
+        proof, certificate=NO_CERTIFICATE, next_certificate=NO_CERTIFICATE
+    )
 
 
 def is_light_proof(data: bytes) -> bool:

@@ -15,7 +15,7 @@ from ledger.batch import block_order, parse_batch
 from ledger.block import HEADER, Block, Header, batches_root, block_hash, receipts_root
 from ledger.errors import Reason, Rejected, UnavailableError
 from ledger.ids import BlockHash, TransactionId
-from ledger.light.documents import LIGHT_PROOF_FORMAT, LightProof, Trust
+from ledger.light.documents import LIGHT_PROOF_FORMAT, LightProof, Trust, without_certificates
 from ledger.light.history import OldHeader, verify_old_header
 from ledger.light.trust import check_vouches
 from ledger.proof import RegistrationProof, Verdict, verify_between
@@ -36,6 +36,8 @@ Receipts = dict[tuple[str, int], tuple[bytes, ...]]
 
 BLOCKS_KEPT = 4
 """Verified blocks kept for the next question: 8 MiB of bodies each at most."""
+SOON = 2
+"""A height that is so near is waited for: the header that carries receipts, and one to spare."""
 FOLLOW_MS = 10_000
 """How long a node may take to come to a header that it speaks of."""
 
@@ -85,7 +87,8 @@ class Anchor:
         """Follow until the trusted header is at least at a height."""
         if self.keeper.trust.trusted.height >= height and self.keeper.trust.block is not None:
             return
-        self.source.wait_height(height, FOLLOW_MS)
+        if self.source.newest_height() + SOON >= height:
+            self.source.wait_height(height, FOLLOW_MS)
         self.follow()
         newest = self.keeper.trust.trusted.height
         if newest < height:
@@ -197,7 +200,7 @@ class Anchor:
             path = self.source.old_header(header.height, trust.trusted.height).path
         return LightProof(
             format=LIGHT_PROOF_FORMAT,
-            registration=proof,
+            registration=without_certificates(proof),
             trusted_height=trust.trusted.height,
             path=tuple(item.hex() for item in path),
         )
@@ -215,6 +218,8 @@ def verify_light_proof(proof: LightProof, trust: Trust) -> Verdict:
             f"{trust.trusted.height}; name a node with --rpc, which need not be trusted"
         )
     data = bytes.fromhex(proof.registration.next_header)
+    if proof.registration != without_certificates(proof.registration):
+        raise Rejected(Reason.BAD_PROOF, "a certificate that nothing needs")
     path = tuple(bytes.fromhex(item) for item in proof.path)
     if HEADER.decode(data).height == trust.trusted.height:
         if path or block_hash(data, trust.chain.suite) != trust.trusted.hash:

@@ -90,6 +90,14 @@ class TrustKeeper:
         self.save()
         return done
 
+    def is_young(self) -> bool:
+        """Whether the trusted header still vouches for newer ones."""
+        try:
+            self._check_young()
+        except Rejected:
+            return False
+        return True
+
     def _check_young(self) -> None:
         """Raises: Rejected(TRUST_EXPIRED | FROM_FUTURE), saying how to begin again."""
         try:

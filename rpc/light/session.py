@@ -29,6 +29,7 @@ from ledger.light.documents import (
     fork_json,
     is_light_proof,
     parse_light_proof,
+    without_certificates,
 )
 from ledger.proof import PROOF_BYTES, AnchoredProof, RegistrationProof, Verdict, parse_proof
 from ledger.receipts import Status
@@ -178,7 +179,8 @@ class Session:
 
         Raises: Rejected where it is not proven; RpcFailure(not_found) where the node has none.
         """
-        self.anchor.follow()
+        if self.keeper.is_young():
+            self.anchor.follow()  # else only what lies below the trusted header can be proven
         if len(name) < HASH_DIGITS:
             return self._proven_header(self.anchor.header(int(name))), None
         try:
@@ -269,20 +271,19 @@ def verify_file(
     trust = keeper.trust
     height = HEADER.decode(bytes.fromhex(proof.next_header)).height
     if made is None and height == trust.trusted.height:
-        made = LightProof(LIGHT_PROOF_FORMAT, proof, height, ())
+        made = LightProof(LIGHT_PROOF_FORMAT, without_certificates(proof), height, ())
     is_here = made is not None and made.trusted_height == trust.trusted.height
-    if made is None or (url is not None and not is_here):
-        if url is not None:
-            with Session(keeper, url) as session:
-                made = session.anchor.light_proof(proof)
-        elif height > trust.trusted.height:
+    if url is not None and not is_here:
+        with Session(keeper, url) as session:
+            made = session.anchor.light_proof(proof)
+    elif made is None:
+        if height > trust.trusted.height:
             verdict = verify_newer_proof(proof, trust, keeper.now_ms())
             return proven_operation(verdict, trust), None
-        else:
-            raise UnavailableError(
-                f"the proof of height {height} carries no path to the trusted header "
-                f"{trust.trusted.height}; name a node with --rpc, which need not be trusted"
-            )
+        raise UnavailableError(
+            f"the proof of height {height} carries no path to the trusted header "
+            f"{trust.trusted.height}; name a node with --rpc, which need not be trusted"
+        )
     verdict = verify_light_proof(made, keeper.trust)
     return proven_operation(verdict, keeper.trust), made
 

@@ -21,12 +21,21 @@ from ledger.light.documents import (
     parse_light_proof,
     parse_trust,
     trust_json,
+    without_certificates,
 )
 from ledger.light.fork import fork_evidence
 from ledger.light.trust import skip
 from ledger.proof import RegistrationProof
+from rpc.light.anchor import Anchor
+from rpc.light.keeper import TrustKeeper
+from rpc.light.session import registration_of
+from rpc.light.source import Source
 from tests.unit.ledger.light_chains import TERMS, LightChain, genesis_trust, members
 from tests.unit.ledger.worlds import CHAIN, GENESIS, NOW, SUITE, VALIDATORS
+from tests.unit.node_core.chains import GENESIS as LOCAL_GENESIS
+from tests.unit.node_core.chains import TIME, LocalChain, make_transaction, register
+from tests.unit.rpc_light.callers import LocalCaller
+from tests.unit.rpc_light.local_node import LocalNode
 
 PATH = Path(__file__).with_name("light-1.json")
 CHANGES = {5: members(0, 1, 2, 3, 4)}
@@ -55,7 +64,25 @@ def light_proof(registration: RegistrationProof) -> LightProof:
     """The form alone: the headers of the proof are not those of this chain."""
     path = inclusion_path(HERE, SUITE.digest, 7, 9)
     named = tuple(item.hex() for item in path)
-    return LightProof(LIGHT_PROOF_FORMAT, registration, 9, named)
+    return LightProof(LIGHT_PROOF_FORMAT, without_certificates(registration), 9, named)
+
+
+def proven() -> dict[str, object]:
+    """A re-anchored proof of a registration that holds under the trust beside it."""
+    local = LocalChain()
+    made = make_transaction(register(1), 1, is_signed=True)
+    local.run(made)
+    for _ in range(4):
+        local.decide()
+    keeper = TrustKeeper.of_genesis(LOCAL_GENESIS, lambda: TIME + 1_000)
+    anchor = Anchor(Source(LocalCaller(LocalNode(local))), [], keeper)
+    anchor.follow()
+    proof = anchor.light_proof(registration_of(anchor.source.proof(made.id.hex())))
+    return {
+        "operation": made.id.hex(),
+        "trust": trust_json(keeper.trust).decode(),
+        "text": proof.to_json().decode(),
+    }
 
 
 def refused() -> list[dict[str, str]]:
@@ -110,6 +137,7 @@ def make() -> dict[str, object]:
         "light_blocks": {str(height): encode(HERE.blocks[height]).hex() for height in (4, 9)},
         "trusts": trusts(),
         "fork": {"text": fork_text(), "evidence": encode(evidence).hex()},
+        "proof": proven(),
         "refused": refused(),
     }
 

@@ -5,11 +5,12 @@ import json
 
 import pytest
 
-from ledger.errors import Rejected
+from ledger.errors import KanglianError, Rejected
 from ledger.genesis import parse_genesis
-from ledger.light.documents import parse_fork, parse_trust, trust_json
+from ledger.light.documents import parse_fork, parse_light_proof, parse_trust, trust_json
 from ledger.light.fork import verify_fork
 from ledger.light.trust import LIGHT_BLOCK
+from rpc.light.anchor import verify_light_proof
 from tests.unit.ledger.worlds import CHAIN, GENESIS
 from tests.vectors.light_vectors import HERE, PATH, READERS, make, text_of
 
@@ -61,6 +62,35 @@ def test_the_published_fork_convicts_who_signed_both():
     assert found.height == 9
     assert found.equivocators == found.signed_both
     assert len(found.equivocators) > validators.faults
+
+
+def test_the_published_proof_holds_under_the_published_trust_and_no_other():
+    proof = parse_light_proof(VECTORS["proof"]["text"].encode())
+    trust = parse_trust(VECTORS["proof"]["trust"].encode())
+    assert verify_light_proof(proof, trust).operation.hex() == VECTORS["proof"]["operation"]
+    other = parse_trust(VECTORS["trusts"]["after it"].encode())
+    with pytest.raises(KanglianError):
+        verify_light_proof(proof, other)
+
+
+def test_the_path_of_the_published_proof_leads_to_the_trusted_header_by_hand():
+    """RFC 9162 section 2.1.3.2 with hashlib alone: entry h + 1 of as many as the height says."""
+    document, trust = json.loads(VECTORS["proof"]["text"]), json.loads(VECTORS["proof"]["trust"])
+    count, index = document["trusted_height"], 2
+    following = bytes.fromhex(document["registration"]["next_header"])
+    entry = b"kl.history\0" + bytes.fromhex(sha256(b"kl.header\0" + following))
+    node, last = hashlib.sha256(b"\0" + entry).digest(), count - 1
+    for step in map(bytes.fromhex, document["path"]):
+        if index % 2 or index == last:
+            node = hashlib.sha256(b"\1" + step + node).digest()
+            while index and index % 2 == 0:
+                index, last = index // 2, last // 2
+        else:
+            node = hashlib.sha256(b"\1" + node + step).digest()
+        index, last = index // 2, last // 2
+    root = sha256(b"\2" + count.to_bytes(8, "big") + node)
+    # The history root is the last field of a header.
+    assert trust["header"].endswith("c420" + root)
 
 
 @pytest.mark.parametrize("number", range(len(VECTORS["refused"])))
