@@ -64,7 +64,7 @@ from ledger.merkle import (
 )
 from ledger.receipts import RECEIPT, RECEIPT_TAG, Status
 from ledger.steps import finish
-from ledger.succession import Hex, Succession, ValidatorChange, certified_header, follow
+from ledger.succession import Hex, Succession, ValidatorChange, certified_header, follow_from
 from ledger.transaction import (
     Call,
     Chain,
@@ -294,7 +294,7 @@ def verify_from(document: Proof, first: ValidatorSet, chain: Chain) -> Verdict:
     """The same from the validators of height 1, which the caller believes."""
     proof, changes = _parts(document)
     transaction = _transaction(proof, chain)
-    headers = _certified_headers(proof, follow(changes, first, chain), chain)
+    headers = _certified_headers(proof, follow_from(changes, first, chain), chain)
     return _verdict(proof, transaction, headers, chain)
 
 

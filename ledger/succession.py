@@ -17,7 +17,7 @@ from ledger import limits
 from ledger.block import HEADER, Header, block_hash
 from ledger.codec import Document
 from ledger.errors import Reason, Rejected
-from ledger.genesis import Hex32, Hex34
+from ledger.genesis import Genesis, Hex32, Hex34, genesis_validators
 from ledger.ids import BlockHash
 from ledger.transaction import Chain
 from ledger.validators import Validator, ValidatorSet
@@ -61,11 +61,18 @@ def describe_change(header: bytes, certificate: bytes, after: ValidatorSet) -> V
     return ValidatorChange(header.hex(), certificate.hex(), named)
 
 
-def follow(changes: tuple[ValidatorChange, ...], first: ValidatorSet, chain: Chain) -> Succession:
-    """Verify changes one by one from the validators of height 1 on, which the caller believes.
+def follow(changes: tuple[ValidatorChange, ...], genesis: Genesis, chain: Chain) -> Succession:
+    """Verify changes one by one from the validators of genesis on.
 
     Raises: Rejected.  Cost: one V for each signature of each certificate.
     """
+    return follow_from(changes, genesis_validators(genesis), chain)
+
+
+def follow_from(
+    changes: tuple[ValidatorChange, ...], first: ValidatorSet, chain: Chain
+) -> Succession:
+    """The same from the validators of height 1 on, which the caller believes."""
     sets = [(1, first)]
     for change in changes:
         begun, ruling = sets[-1]
