@@ -42,8 +42,6 @@ EXIT_CONFIG = 4
 EXIT_DAMAGED = 5
 EXIT_FORK = 6
 EXIT_INTERNAL = 70
-_CODES = {Reason.BAD_GENESIS: EXIT_CONFIG, Reason.STALE: EXIT_UNAVAILABLE}
-"""Refusals that are something else than a plain no: another node may show what is fresh."""
 PLAIN_STEPS = 10
 """Lines that long work prints into a log file, where a moving bar would be noise."""
 
@@ -80,7 +78,7 @@ def ending_of(error: KanglianError) -> Ending:
         case UnavailableError():
             return Ending(EXIT_UNAVAILABLE, "unavailable", say("error_unavailable"), str(error))
         case Rejected():
-            code = _CODES.get(error.reason, EXIT_NO)
+            code = EXIT_CONFIG if error.reason is Reason.BAD_GENESIS else EXIT_NO
             return Ending(code, error.reason, say("error_rejected"), str(error))
         case StoreDamagedError():
             return Ending(EXIT_DAMAGED, "damaged", say("error_damaged"), str(error))

@@ -74,7 +74,7 @@ def light_sync(
         keeper.check_fresh(trusted.height, trusted.time_ms)
         return 0
 
-    return _telling_forks(work, keeper, state, as_json=as_json)
+    return _ended(work, keeper, state, as_json=as_json)
 
 
 @command(light, "get")
@@ -101,7 +101,7 @@ def light_get(name: str, url: str, state: Path, out: Path | None, as_json: bool)
         return console.EXIT_NO if isinstance(proven, ProvenFailure) else 0
 
     keeper = TrustKeeper.of_file(state, console.now_ms)
-    return _telling_forks(work, keeper, state, as_json=as_json)
+    return _ended(work, keeper, state, as_json=as_json)
 
 
 @command(light, "verify")
@@ -124,18 +124,27 @@ def light_verify(path: Path, state: Path, url: str | None, out: Path | None, as_
         return 0
 
     keeper = TrustKeeper.of_file(state, console.now_ms)
-    return _telling_forks(work, keeper, state, as_json=as_json)
+    return _ended(work, keeper, state, as_json=as_json)
 
 
-def _telling_forks(
+def _ended(
     work: "Callable[[TrustKeeper], int]", keeper: "TrustKeeper", state: Path, *, as_json: bool
 ) -> int:
-    """The exit code of work; a fork that it finds is written down and told."""
+    """The exit code of work; a fork that it finds is written down and told.
+
+    What is stale may be fresh at another node, so it ends like a node that does not answer.
+    """
+    from ledger.errors import Reason, Rejected
     from rpc.light.follow import ForkFoundError
     from rpc.light.session import fork_view, write_fork
 
     try:
         return work(keeper)
+    except Rejected as refusal:
+        if refusal.reason is not Reason.STALE:
+            raise
+        console.report(refusal, as_json=as_json)
+        return console.EXIT_UNAVAILABLE
     except ForkFoundError as fork:
         path = write_fork(state, fork, keeper)
         view = fork_view(fork, path)
