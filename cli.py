@@ -442,10 +442,12 @@ def tx_proof(transaction_id: str, url: str, as_json: bool) -> None:
 
 
 from rpc.commands.backup import backup  # noqa: E402 - their help needs the language
+from rpc.commands.light import light  # noqa: E402
 from rpc.commands.members import member  # noqa: E402
 from rpc.commands.proofs import proof  # noqa: E402
 
 main.add_command(backup)
+main.add_command(light)
 main.add_command(member)
 main.add_command(proof)
 

@@ -221,6 +221,18 @@ async def _trouble(asker: Asker, node: RunningNode) -> None:
     call = msgspec.json.decode(request("get_block", height=full))
     await asker.raw(msgspec.json.encode([call] * 100))
     await asker.raw(msgspec.json.encode([{**call, "method": "getinfo", "params": {}}] * 100))
+    await _light(asker, node, full)
+
+
+async def _light(asker: Asker, node: RunningNode, full: int) -> None:
+    """What clients that keep no blocks ask, of a full block and of the whole history."""
+    await asker.ask("get_headers", first=1)
+    await asker.ask("get_validator_changes", after=0)
+    await asker.ask("get_old_header", height=1, under=node.height)
+    await asker.ask("get_history_extension", old=1, new=node.height)
+    for first in (0, 1):
+        await asker.ask("get_batches", height=full, first=first)
+        await asker.ask("get_receipts", height=full, first=first)
 
 
 async def _proofs(asker: Asker, node: RunningNode, full: int, operation: str) -> None:

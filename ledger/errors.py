@@ -73,6 +73,8 @@ class Reason(StrEnum):
     """The time of a header, or of its taking on, lies ahead of the client's clock."""
     TRUST_EXPIRED = "trust_expired"
     """A trusted header is too old to vouch for newer ones; name a newer one by its hash."""
+    UNPROVEN = "unproven"
+    """No proof of such an answer exists, so a client that verifies every answer does not ask."""
     REVOKED = "revoked"
     """The authority took the node's last certificate back and has not readmitted it."""
     BAD_STATEMENT = "bad_statement"

@@ -9,7 +9,7 @@ Source: architecture sections 3 and 4; research consensus-reliability section 1.
 docs/decisions/0024-membership.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -20,6 +20,7 @@ from ledger.errors import InvariantError
 from ledger.genesis import Genesis, genesis_validators
 from ledger.ids import Address, Bytes32, Count, PublicKey
 from ledger.state import namespace_prefix
+from ledger.steps import finish
 from ledger.validators import Validator, ValidatorSet
 
 SYSTEM_MODULE = "system"
@@ -38,6 +39,9 @@ NEWEST = b""
 
 ROLL_LOG = PREFIX + ROLL.encode() + b"\0"
 """The log of all nodes that ever joined, in that order."""
+
+STEP_CHANGES = 16
+"""Changes looked up between two looks at an event loop: about 1 ms."""
 
 Get = Callable[[bytes], bytes | None]
 """Reads a key of the state."""
@@ -171,13 +175,22 @@ class ValidatorHistory:
 
     def changes(self, height: int) -> list[int]:
         """The heights up to `height` at which another set than before began to rule, ascending."""
+        return finish(self.changes_steps(0, height))
+
+    def changes_steps(self, above: int, last: int) -> Generator[None, None, list[int]]:
+        """The same of the heights above one and up to another, in steps of about a millisecond.
+
+        Cost: one look-up for each change since `above`.
+        """
         found: list[int] = []
-        first = newest_change(self._get)
-        while first > 1:
+        first, looked_up = newest_change(self._get), 0
+        while first > max(above, 1):
             members, before = self._set(first)
-            if first <= height and members != self._set(before)[0]:
+            if first <= last and members != self._set(before)[0]:
                 found.append(first)
-            first = before
+            first, looked_up = before, looked_up + 1
+            if looked_up % STEP_CHANGES == 0:
+                yield
         return found[::-1]
 
     def _set(self, first: int) -> tuple[ValidatorSet, int]:

@@ -41,7 +41,7 @@ from ledger.data_index import (
     parse_canonical_json,
 )
 from ledger.errors import InvariantError, Reason, Rejected, invariant
-from ledger.genesis import Genesis, chain_of
+from ledger.genesis import Genesis, chain_of, genesis_validators
 from ledger.ids import (
     Address,
     BroadcastLevel,
@@ -71,7 +71,7 @@ from ledger.succession import (
     Succession,
     ValidatorChange,
     certified_header,
-    follow,
+    follow_from,
 )
 from ledger.transaction import (
     Call,
@@ -81,6 +81,7 @@ from ledger.transaction import (
     parse_transaction,
     verify_signatures,
 )
+from ledger.validators import ValidatorSet
 
 PROOF_FORMAT = "kanglian-proof/1"
 ANCHORED_FORMAT = "kanglian-proof/2"
@@ -264,15 +265,43 @@ def verify_registration(document: Proof, genesis: Genesis) -> Verdict:
         everything holds but the operation failed.  Cost: one V per signature of the transaction and
         of every certificate.
     """
-    chain = chain_of(genesis)
+    return verify_from(document, genesis_validators(genesis), chain_of(genesis))
+
+
+def verify_from(document: Proof, first: ValidatorSet, chain: Chain) -> Verdict:
+    """The same from the validators of height 1, which the caller believes."""
     proof, changes = _parts(document)
+    transaction = _transaction(proof, chain)
+    headers = _certified_headers(proof, follow_from(changes, first, chain), chain)
+    return _verdict(proof, transaction, headers, chain)
+
+
+def verify_between(proof: RegistrationProof, chain: Chain) -> Verdict:
+    """The same where the caller believes `next_header` by its hash: no certificate is looked at.
+
+    Raises: Rejected.  Cost: one V per signature of the transaction.
+    """
+    headers = tuple(HEADER.decode(bytes.fromhex(it)) for it in (proof.header, proof.next_header))
+    return _verdict(proof, _transaction(proof, chain), (headers[0], headers[1]), chain)
+
+
+def _transaction(proof: RegistrationProof, chain: Chain) -> Transaction:
     transaction = parse_transaction(bytes.fromhex(proof.transaction), chain)
     verify_signatures(transaction, chain)
     if proof.operation >= len(transaction.operations):
         raise Rejected(Reason.BAD_PROOF, "no such operation", operation=proof.operation)
+    return transaction
+
+
+def _verdict(
+    proof: RegistrationProof,
+    transaction: Transaction,
+    headers: tuple[Header, Header],
+    chain: Chain,
+) -> Verdict:
     operation = operation_ids(transaction, chain.suite)[proof.operation]
     call = transaction.operations[proof.operation]
-    header, following = _certified_headers(proof, follow(changes, genesis, chain), chain)
+    header, following = headers
     if following.previous_hash != block_hash(bytes.fromhex(proof.header), chain.suite):
         raise Rejected(Reason.BAD_PROOF, "the headers do not follow one another")
     if following.height != header.height + 1:

@@ -78,11 +78,18 @@ def follow(changes: tuple[ValidatorChange, ...], genesis: Genesis, chain: Chain)
 
     Raises: Rejected.  Cost: one V for each signature of each certificate.
     """
-    sets = [(1, genesis_validators(genesis))]
+    return follow_from(changes, genesis_validators(genesis), chain)
+
+
+def follow_from(
+    changes: tuple[ValidatorChange, ...], first: ValidatorSet, chain: Chain
+) -> Succession:
+    """The same from the validators of height 1 on, which the caller believes."""
+    sets = [(1, first)]
     for change in changes:
-        first, ruling = sets[-1]
+        begun, ruling = sets[-1]
         header = certified_header(change.header, change.certificate, ruling, chain)
-        if header.height < first:
+        if header.height < begun:
             raise Rejected(Reason.BAD_PROOF, "changes of validators must ascend")
         after = committed_validators(members_of(change), ruling, header, chain)
         sets.append((header.height + 1, after))

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from enum import StrEnum, unique
 
 from node.backup_messages import BACKUP_PHRASES
+from node.light_messages import LIGHT
 from node.phrase import Phrase
 from node.proof_phrases import PROOF_PHRASES
 
@@ -447,4 +448,6 @@ PHRASES: Mapping[str, Phrase] = {
     **BACKUP_PHRASES,
     # ---- proofs ----
     **PROOF_PHRASES,
+    # ---- light client ----
+    **LIGHT,
 }

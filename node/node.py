@@ -48,6 +48,7 @@ from node.evidence import EvidenceKeeper
 from node.executor import DecidedBlock, Executor
 from node.identity import check_links, identify
 from node.keystore import LoadedKey, PassphraseSource, load_key
+from node.light import LightQueries
 from node.members import Members
 from node.mempool import Mempool
 from node.metrics import Metrics
@@ -110,6 +111,7 @@ class RunningNode:
         self._pool = BatchPool(ports.bodies)
         self._queries = Queries(self._writer)
         self.proofs = Proofs(self._queries)
+        self._light = LightQueries(self._writer)
         scrub = Scrub(self._executor.chain, blocks, self._state, self._writer.validators_at)
         self._scrub = ScrubTask(scrub, self._clock, self.metrics)
         backlog = Backlog(self._pool, lambda: self._router.queued_bytes)
@@ -468,6 +470,11 @@ class RunningNode:
     async def proof(self, any_id: bytes) -> Proof | None:
         """The proof of a transaction or operation."""
         return await self._queries.proof(any_id)
+
+    @property
+    def light(self) -> LightQueries:
+        """What clients that keep no blocks ask."""
+        return self._light
 
     def method(self, module: str, contract: str, name: str) -> Method | None:
         """A method of a contract."""

@@ -17,6 +17,7 @@ from ledger.ids import TransactionId
 from ledger.proof import Proof
 from ledger.receipts import Receipt
 from ledger.transaction import Chain, Transaction
+from node.light import LightQueries
 
 if TYPE_CHECKING:
     from node.proofs import Proofs
@@ -198,6 +199,11 @@ class NodeService(Protocol):
     @property
     def proofs(self) -> "Proofs":
         """The maker of all other proofs."""
+        ...
+
+    @property
+    def light(self) -> LightQueries:
+        """What clients that keep no blocks ask."""
         ...
 
     def method(self, module: str, contract: str, name: str) -> Method | None:

@@ -1,9 +1,11 @@
 """The Python client: a blocking JSON-RPC connection to one node, and the signing of transactions.
 
 What it decides: nothing about the chain. It learns group and genesis hash from the node, and
-refuses a node of another chain when a genesis is given. One `Client` belongs to one thread.
+refuses a node of another chain when a genesis is given; with a trust it believes no answer that is
+not proven (rpc/light/answers.py). One `Client` belongs to one thread.
 Source: JSON-RPC 2.0 specification; rpc/methods.py (the methods); docs/format.md section 3.
 """
+# ruff: noqa: PLC0415 - what only verifying needs is imported there
 
 import base64
 import http.client
@@ -12,7 +14,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -38,6 +40,11 @@ from ledger.transaction import (
     operations_root,
 )
 from node.keystore import LoadedKey
+from rpc.failure import Json, RpcFailure
+
+if TYPE_CHECKING:
+    from rpc.light.answers import Answers
+    from rpc.light.keeper import TrustKeeper
 
 CALL_TIMEOUT_MS = 75_000
 """A little above the longest wait that a node grants (60 s)."""
@@ -52,29 +59,26 @@ PROOF_PAUSE_MS = 250
 GLANCE_TIMEOUT_MS = 2_000
 """A node on this machine answers in milliseconds."""
 
-Json = dict[str, Any]
 Wait = Literal["none", "commit"]
-
-
-class RpcFailure(KanglianError):
-    """A node answered with an error; `kind` is stable, `message` is for people."""
-
-    def __init__(self, kind: str, message: str, data: Json) -> None:
-        self.kind = kind
-        self.message = message
-        self.data = data
-        super().__init__(f"{kind}: {message}")
 
 
 class Client:
     """A keep-alive connection to the JSON-RPC endpoint of one node; use it as a context."""
 
     def __init__(
-        self, url: str, genesis: Genesis | None = None, timeout_ms: int = CALL_TIMEOUT_MS
+        self,
+        url: str,
+        genesis: Genesis | None = None,
+        timeout_ms: int = CALL_TIMEOUT_MS,
+        *,
+        trust: "TrustKeeper | None" = None,
     ) -> None:
         """Nothing is sent yet. With `genesis`, `chain()` refuses a node of another chain.
 
-        Raises: UnavailableError when `url` is not http://HOST:PORT.
+        With `trust` no answer is believed: each is proven or refused (docs/light-client.md), and
+        the witnesses of the trust are asked as well.
+        Raises: UnavailableError when `url` is not http://HOST:PORT; Rejected(WRONG_CHAIN) for a
+            trust of another chain than the genesis.
         """
         parts = urlsplit(url)
         try:
@@ -87,6 +91,21 @@ class Client:
         self._genesis = genesis
         self._http = http.client.HTTPConnection(host, port, timeout=timeout_ms / 1000)
         self._next_id = 0
+        self._witnesses: list[Client] = []
+        self._answers = None if trust is None else self._verifying(trust, timeout_ms)
+
+    def _verifying(self, trust: "TrustKeeper", timeout_ms: int) -> "Answers":
+        from rpc.light.anchor import Anchor
+        from rpc.light.answers import Answers
+        from rpc.light.source import Source
+
+        if self._genesis is not None:
+            trust.check_genesis(self._genesis)
+        # The node that is asked is no witness of itself.
+        others = [url for url in trust.trust.witnesses if url != self._url]
+        self._witnesses = [Client(url, timeout_ms=timeout_ms) for url in others]
+        sources = [Source(witness) for witness in self._witnesses]
+        return Answers(Anchor(Source(self), sources, trust))
 
     def __enter__(self) -> Self:
         return self
@@ -97,18 +116,35 @@ class Client:
     def close(self) -> None:
         """Close the connection; a later call opens it again."""
         self._http.close()
+        for witness in self._witnesses:
+            witness.close()
+
+    @property
+    def url(self) -> str:
+        """The address of the node."""
+        return self._url
 
     def request(self, name: str, /, **params: object) -> Any:
         """The result of calling the method `name`.
+
+        Raises: RpcFailure when the node refuses, UnavailableError when it does not answer;
+            Rejected(UNPROVEN) with `trust`, for this door verifies nothing.
+        """
+        if self._answers is not None:
+            raise self._answers.refusal(name)
+        return self.ask(name, **params)
+
+    def ask(self, name: str, /, **params: object) -> Any:
+        """What the node says to the method `name`; nobody has verified it.
 
         Raises: RpcFailure when the node refuses, UnavailableError when it does not answer.
         """
         self._next_id += 1
         body = {"jsonrpc": "2.0", "id": self._next_id, "method": name, "params": params}
         answer = self._post(json.dumps(body, ensure_ascii=False).encode())
-        error = answer.get("error")
-        if error is not None:
-            data = cast("Json", error.get("data") or {})
+        if answer.get("error") is not None:
+            error = _members(answer["error"])
+            data = _members(error.get("data"))
             kind = str(data.get("kind", "internal"))
             raise RpcFailure(kind, str(error.get("message", "")), data)
         if answer.get("id") != self._next_id or "result" not in answer:
@@ -130,7 +166,7 @@ class Client:
             ) from None
         try:
             answer = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             self._http.close()
@@ -144,7 +180,7 @@ class Client:
 
     def _refusal(self, status: int, answer: Json) -> KanglianError:
         """An error of the HTTP layer: busy (503) passes, everything else is the request's fault."""
-        error = cast("Json", answer.get("error") or {})
+        error = _members(answer.get("error"))
         kind, message = str(error.get("kind", "http")), str(error.get("message", ""))
         self._http.close()
         if status == 503:
@@ -153,29 +189,42 @@ class Client:
 
     def getinfo(self) -> Json:
         """The node and its chain in one look."""
+        if self._answers is not None:
+            return self._answers.getinfo()
         return self.request("getinfo")
 
     def get_transaction(self, transaction_id: str) -> Json:
         """A transaction by its id, or by the id of an operation, in hex."""
+        if self._answers is not None:
+            return self._answers.get_transaction(transaction_id)
         return self.request("get_transaction", id=transaction_id)
 
     def get_transaction_receipt(self, transaction_id: str) -> Json:
         """What became of it."""
+        if self._answers is not None:
+            return self._answers.get_transaction_receipt(transaction_id)
         return self.request("get_transaction_receipt", id=transaction_id)
 
     def get_block(self, height: int | None = None, block_hash: str | None = None) -> Json:
         """A block with the ids of its transactions; the newest when nothing is named."""
+        if self._answers is not None:
+            return self._answers.get_block(height, block_hash)
         return self.request("get_block", height=height, hash=block_hash)
 
     def get_block_header(self, height: int | None = None, block_hash: str | None = None) -> Json:
         """A header with its certificate."""
+        if self._answers is not None:
+            return self._answers.get_block_header(height, block_hash)
         return self.request("get_block_header", height=height, hash=block_hash)
 
     def get_proof(self, transaction_id: str) -> Proof:
         """The proof of an operation; waits a moment for the header that carries its receipt.
 
-        It is not verified: `ledger.proof.verify_registration` does that, without this node.
+        Without `trust` it is not verified: `ledger.proof.verify_registration` does that, and needs
+        no node.
         """
+        if self._answers is not None:
+            return self._answers.get_proof(transaction_id)
         answer = self._patiently("get_proof", id=transaction_id)
         is_anchored = isinstance(answer, dict) and "changes" in answer
         try:
@@ -209,6 +258,8 @@ class Client:
 
     def send_transaction(self, wire: bytes, wait: Wait = "none", timeout_ms: int = 30_000) -> Json:
         """Send one signed transaction; `wait="commit"` answers with its height."""
+        if self._answers is not None:
+            return self._answers.send_transaction(wire, wait, timeout_ms)
         encoded = base64.b64encode(wire).decode()
         return self.request(
             "send_transaction", transaction=encoded, wait=wait, timeout_ms=timeout_ms
@@ -218,6 +269,8 @@ class Client:
         self, wires: Sequence[bytes], wait: Wait = "none", timeout_ms: int = 30_000
     ) -> list[Json]:
         """Send up to 1,000 transactions; one item each, an `error` member where one is refused."""
+        if self._answers is not None:
+            return self._answers.send_transactions(wires, wait, timeout_ms)
         encoded = [base64.b64encode(wire).decode() for wire in wires]
         answer = self.request(
             "send_transactions", transactions=encoded, wait=wait, timeout_ms=timeout_ms
@@ -248,6 +301,8 @@ class Client:
 
     def wait_height(self, height: int, timeout_ms: int = 30_000) -> int:
         """Wait until the node has executed `height`; the height it is at, reached or not."""
+        if self._answers is not None:
+            return self._answers.wait_height(height, timeout_ms)
         return int(self.request("wait_height", height=height, timeout_ms=timeout_ms)["height"])
 
     def signing_clock(self, clock_ms: Callable[[], int]) -> Callable[[], int]:
@@ -260,6 +315,8 @@ class Client:
 
         Raises: Rejected(WRONG_CHAIN) when a genesis was given and the node serves another chain.
         """
+        if self._answers is not None:
+            return self._answers.chain
         info = self.getinfo()
         suite = suite_named(str(info.get("suite", "international")))
         genesis_hash = GenesisHash(bytes.fromhex(str(info["genesis_hash"])))
@@ -273,6 +330,11 @@ class Client:
                 genesis_hash=genesis_hash.hex(),
             )
         return known
+
+
+def _members(value: object) -> Json:
+    """The members of a JSON object; none where a node sent something else."""
+    return cast("Json", value) if isinstance(value, dict) else {}
 
 
 def glance(url: str) -> Json | None:

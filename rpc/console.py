@@ -4,7 +4,8 @@ What it decides: which stream a text goes to and which number a command ends wit
 holds the answer alone, and exactly JSON under `--json`; everything else goes to standard error.
 
     0 done   1 the answer is no   2 wrong usage   3 not reachable, try later
-    4 configuration, key or genesis file   5 a store is damaged   70 a mistake of ours
+    4 configuration, key or genesis file   5 a store is damaged   6 the chain has forked
+    70 a mistake of ours
 
 Heavy modules are imported where they are needed, so that `--help` comes at once.
 """
@@ -39,6 +40,7 @@ EXIT_NO = 1
 EXIT_UNAVAILABLE = 3
 EXIT_CONFIG = 4
 EXIT_DAMAGED = 5
+EXIT_FORK = 6
 EXIT_INTERNAL = 70
 PLAIN_STEPS = 10
 """Lines that long work prints into a log file, where a moving bar would be noise."""
@@ -59,8 +61,11 @@ def ending_of(error: KanglianError) -> Ending:
     from node.config import ConfigError
     from node.quarantine import DuplicateInstanceError
     from rpc.client import RpcFailure
+    from rpc.light.follow import ForkFoundError
 
     match error:
+        case ForkFoundError():
+            return Ending(EXIT_FORK, "fork", say("error_fork"), str(error))
         case DuplicateInstanceError():
             return Ending(EXIT_CONFIG, "duplicate_instance", say("error_duplicate"), str(error))
         case ConfigError():

@@ -22,6 +22,7 @@ from ledger.ids import TransactionId
 from node.service import Committed, FoundBlock, FoundTransaction, NodeService
 from rpc.http import App, Request, Response, front_door
 from rpc.jsonrpc import BusyError, Context, Method, Registry, RpcError
+from rpc.light_methods import LightMethods
 from rpc.limits import METRICS_AGE_MS, RETRY_AFTER_MS, STEP_ITEMS
 from rpc.proof_methods import ProofMethods
 from rpc.refusals import NOT_FOUND, unknown_id
@@ -230,6 +231,7 @@ class Methods:
                     "Answer once the height is executed, or at the time limit",
                 ),
                 *ProofMethods(self._service).methods(),
+                *LightMethods(self._service).methods(),
                 Method("rpc.discover", NoParams, self.discover, "This list, as OpenRPC"),
             ]
         )
@@ -379,7 +381,7 @@ class Methods:
     async def _sent(self, transaction_id: TransactionId) -> Sent:
         name = transaction_id.hex()
         committed = await self._service.committed(transaction_id)
-        return Sent(name, "pending") if committed is None else _committed(name, committed)
+        return Sent(name, "pending") if committed is None else sent_view(name, committed)
 
     async def _found(self, any_id: str) -> FoundTransaction:
         found = await self._service.transaction(bytes.fromhex(any_id))
@@ -410,7 +412,8 @@ async def _breathe(number: int) -> None:
         await trio.lowlevel.checkpoint()
 
 
-def _committed(name: str, committed: Committed) -> Sent:
+def sent_view(name: str, committed: Committed) -> Sent:
+    """What is told of a transaction that stands in a block."""
     statuses = committed.statuses
     if all(status == statuses[0] for status in statuses):
         return Sent(name, statuses[0], committed.block_height)

@@ -25,6 +25,9 @@ from ledger.data_index import open_parts, parse_opening
 from ledger.errors import KanglianError, PeerProtocolError, Rejected
 from ledger.genesis import parse_genesis
 from ledger.ids import Address, Height, ValidatorIndex
+from ledger.light.documents import fork_json, parse_fork, parse_light_proof, parse_trust, trust_json
+from ledger.light.history import OLD_HEADER, OldHeader
+from ledger.light.trust import LIGHT_BLOCK
 from ledger.proof import parse_proof, verify_registration
 from ledger.proofs.family import document_json, parse_document, verify_document
 from ledger.receipts import RECEIPT
@@ -52,8 +55,11 @@ from tests.unit.ledger.worlds import (
     two_blocks,
 )
 from tests.unit.node_core.chains import GENESIS as CHANGING_GENESIS
+from tests.unit.node_core.chains import LocalChain, make_transaction, register
 from tests.unit.p2p.memory_transport import TestNode
+from tests.unit.rpc_light.local_node import LocalNode
 from tests.unit.rpc_methods.memory_chain import MemoryNode
+from tests.vectors.light_vectors import HERE, fork_text, light_proof, trust_at
 
 BLOCKS = two_blocks(busy_batches())
 TRANSACTIONS = [one.wire for batch in BLOCKS.batches for one in batch.transactions]
@@ -245,11 +251,24 @@ BUNDLE = msgspec.json.encode(
 )
 
 
+def _trust(data: bytes) -> bytes:
+    return trust_json(parse_trust(data)).removesuffix(b"\n" if data[-1:] != b"\n" else b"")
+
+
+def _fork(data: bytes) -> bytes:
+    again = fork_json(*parse_fork(data, CHAIN), CHAIN)
+    return again.removesuffix(b"\n" if data[-1:] != b"\n" else b"")
+
+
+def _light_proof(data: bytes) -> bytes:
+    return parse_light_proof(data).to_json() + (b"\n" if data[-1:] == b"\n" else b"")
+
+
 class _Door:
     """The methods of a node over a chain in memory; waits end at once by a mock clock."""
 
-    def __init__(self) -> None:
-        self._registry = Methods(MemoryNode(decides=False)).registry()
+    def __init__(self, node: MemoryNode | LocalNode) -> None:
+        self._registry = Methods(node).registry()
         self._gate = Gate()
 
     async def run(self, body: bytes) -> None:
@@ -289,6 +308,18 @@ CALLS = [
         }
     ),
 ]
+LIGHT_CALLS = [
+    msgspec.json.encode({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+    for method, params in (
+        ("get_headers", {"first": 1, "count": 2}),
+        ("get_validator_changes", {"after": 0, "count": 2}),
+        ("get_validators", {"height": 1}),
+        ("get_old_header", {"height": 1, "under": 3}),
+        ("get_history_extension", {"old": 1, "new": 3}),
+        ("get_batches", {"height": 1, "first": 0}),
+        ("get_receipts", {"height": 1, "first": 0}),
+    )
+]
 POSTS = [
     b"POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
     % (len(body), body)
@@ -305,6 +336,18 @@ FRAMES = [
     encode_frame(FrameKind.STATUS, b""),
 ]
 PEER = (PeerProtocolError,)
+
+
+def _light_node() -> LocalNode:
+    local = LocalChain()
+    local.run(make_transaction(register(1), 1, is_signed=True))
+    for _ in range(3):
+        local.decide()
+    return LocalNode(local)
+
+
+OLD = OldHeader(HERE.blocks[3].header, (bytes(32),) * 4)
+LIGHT_PROOF = light_proof(BLOCKS.proof(BLOCKS.batches[0].transactions[0]))
 
 TARGETS = (
     Target("transaction", _transaction, TRANSACTIONS, weight=12),
@@ -339,6 +382,12 @@ TARGETS = (
     Target("proof family", _document, DOCUMENTS, is_json=True),
     Target("opening", _opening, [OPENED], is_json=True),
     Target("fhir", _fhir, [BUNDLE], is_json=True),
-    Target("rpc", _Door().run, CALLS, (), is_json=True, weight=6),
+    Target("rpc", _Door(MemoryNode(decides=False)).run, CALLS, (), is_json=True, weight=6),
+    Target("light rpc", _Door(_light_node()).run, LIGHT_CALLS, (), is_json=True, weight=4),
+    Target("light block", _schema(LIGHT_BLOCK), [encode(HERE.blocks[4])]),
+    Target("old header", _schema(OLD_HEADER), [encode(OLD)]),
+    Target("trust", _trust, [trust_json(trust_at(4)), trust_json(trust_at(4, 9))], is_json=True),
+    Target("fork", _fork, [fork_text().encode()], is_json=True),
+    Target("light proof", _light_proof, [LIGHT_PROOF.to_json()], is_json=True),
     Target("http", _http, POSTS, (), is_json=True),
 )

@@ -21,6 +21,16 @@ from ledger.codec import encode
 from ledger.data_index import OPENING_BYTES, parse_opening
 from ledger.errors import PeerProtocolError, Rejected
 from ledger.genesis import parse_genesis
+from ledger.light.documents import (
+    FORK_DOCUMENT_BYTES,
+    LIGHT_PROOF_BYTES,
+    TRUST_BYTES,
+    parse_fork,
+    parse_light_proof,
+    parse_trust,
+)
+from ledger.light.history import OLD_HEADER, OLD_HEADER_BYTES
+from ledger.light.trust import LIGHT_BLOCK, LIGHT_BLOCK_BYTES
 from ledger.proof import PROOF_BYTES, parse_proof
 from ledger.proofs.family import parse_document
 from ledger.receipts import RECEIPT
@@ -70,6 +80,11 @@ DECODERS = {
     "proof family": (parse_document, PROOF_BYTES),
     "opening": (parse_opening, OPENING_BYTES),
     "fhir": (fhir.split, 512 * 1024),
+    "light block": (LIGHT_BLOCK.decode, LIGHT_BLOCK_BYTES),
+    "old header": (OLD_HEADER.decode, OLD_HEADER_BYTES),
+    "trust": (parse_trust, TRUST_BYTES),
+    "fork": (lambda data: parse_fork(data, CHAIN), FORK_DOCUMENT_BYTES),
+    "light proof": (parse_light_proof, LIGHT_PROOF_BYTES),
     "json": (strict_json, limits.BODY_BYTES),
     "http": (reader, limits.BODY_BYTES),
 }
@@ -259,7 +274,7 @@ def test_base64_of_any_form_is_decoded_or_refused_in_proportion(piece):
 
 def test_every_fuzzed_decoder_has_its_bombs():
     """A decoder that is added to the fuzzer must be bombed as well."""
-    elsewhere = {"consensus": "resent", "rpc": "json"}
+    elsewhere = {"consensus": "resent", "rpc": "json", "light rpc": "json"}
     small = {"hello", "hello proof", "script", "address"}
     for target in TARGETS:
         assert elsewhere.get(target.name, target.name) in DECODERS or target.name in small

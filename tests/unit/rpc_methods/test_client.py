@@ -1,6 +1,7 @@
 """The client against a front door on loopback, and against things that are none."""
 
 import socket
+import threading
 
 import pytest
 
@@ -111,3 +112,39 @@ def test_no_account_signs_with_the_key_of_a_node_and_no_repr_shows_a_secret(node
         account_signer(key, node.chain)
     terminal = save_key(tmp_path / "terminal.json", new_secret(), AddressKind.TERMINAL, None)
     assert terminal.secret.hex() not in repr(account_signer(terminal, node.chain))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"jsonrpc": "2.0", "id": 1, "error": "no"},
+        {"jsonrpc": "2.0", "id": 1, "error": {"message": 7, "data": [1]}},
+        {"jsonrpc": "2.0", "id": 1, "error": {"message": None, "data": {"kind": {}}}},
+        {"jsonrpc": "2.0", "id": 2, "result": {}},
+        {"jsonrpc": "2.0", "id": 1},
+    ],
+)
+def test_an_answer_of_any_other_form_is_refused_by_name(answer, monkeypatch):
+    with Client("http://127.0.0.1:1") as client:
+        monkeypatch.setattr(client, "_post", lambda _body: answer)
+        with pytest.raises((RpcFailure, UnavailableError)):
+            client.getinfo()
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 50_000, b"7", b'{"error":7}', b"\xff"])
+def test_bytes_that_are_no_answer_are_refused_by_name(body):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+
+        def serve():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
+                connection.sendall(head.encode() + body)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with Client(url) as client, pytest.raises((UnavailableError, RpcFailure)):
+            client.getinfo()
+        thread.join()

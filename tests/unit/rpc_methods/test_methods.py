@@ -278,11 +278,13 @@ def test_the_description_names_every_method_with_its_parameters():
     description = ask(MemoryNode(), "rpc.discover")
     methods = {method["name"]: method for method in description["methods"]}
     assert sorted(methods) == [
-        "call", "get_block", "get_block_header", "get_completeness_proof", "get_consensus",
-        "get_event_proof", "get_header_proof", "get_history_proof", "get_log_proof", "get_peers",
-        "get_proof", "get_receipt_proof", "get_state_proof", "get_transaction",
-        "get_transaction_proof", "get_transaction_receipt", "getinfo", "rpc.discover",
-        "send_transaction", "send_transactions", "wait_height",
+        "call", "get_batches", "get_block", "get_block_header", "get_completeness_proof",
+        "get_consensus", "get_event_proof", "get_header_proof", "get_headers",
+        "get_history_extension", "get_history_proof", "get_log_proof", "get_old_header",
+        "get_peers", "get_proof", "get_receipt_proof", "get_receipts", "get_state_proof",
+        "get_transaction", "get_transaction_proof", "get_transaction_receipt",
+        "get_validator_changes", "get_validators", "getinfo", "rpc.discover", "send_transaction",
+        "send_transactions", "wait_height",
     ]  # fmt: skip
     sending = methods["send_transaction"]["params"]
     assert [(one["name"], one["required"]) for one in sending] == [
