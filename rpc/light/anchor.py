@@ -77,10 +77,11 @@ class Anchor:
         if height == trust.trusted.height and trust.block is not None:
             data = trust.block.header
             return AnchoredHeader(data, HEADER.decode(data), trust.trusted.hash)
-        proof = self.source.old_header(height, trust.trusted.height)
-        known = verify_old_header(proof, trust.trusted, trust.chain)
-        if known.header.height != height:
-            raise Rejected(Reason.BAD_PROOF, "a header of another height", height=height)
+        with self.source.blamed():
+            proof = self.source.old_header(height, trust.trusted.height)
+            known = verify_old_header(proof, trust.trusted, trust.chain)
+            if known.header.height != height:
+                raise Rejected(Reason.BAD_PROOF, "a header of another height", height=height)
         return AnchoredHeader(proof.header, known.header, known.hash)
 
     def reach(self, height: int) -> None:
@@ -99,10 +100,12 @@ class Anchor:
 
         Raises: Rejected(BAD_CERTIFICATE | …).  Cost: one V for each signature.
         """
-        header, certificate = anchored.header, CERTIFICATE.decode(data)
-        if (certificate.height, certificate.block_hash) != (header.height, anchored.hash):
-            raise Rejected(Reason.BAD_CERTIFICATE, "of another block", height=certificate.height)
-        verify_certificate(certificate, self.rulers(header), self.keeper.trust.chain)
+        header = anchored.header
+        with self.source.blamed():
+            certificate = CERTIFICATE.decode(data)
+            if (certificate.height, certificate.block_hash) != (header.height, anchored.hash):
+                raise Rejected(Reason.BAD_CERTIFICATE, "of another block", height=header.height)
+            verify_certificate(certificate, self.rulers(header), self.keeper.trust.chain)
 
     def rulers(self, header: Header) -> ValidatorSet:
         """The set that ruled a header of the chain, which it commits to."""
@@ -129,12 +132,14 @@ class Anchor:
         """
         found = self._blocks.get(height)
         if found is None:
-            found = self._fetch(height)
+            anchored = self.header(height)
+            with self.source.blamed():
+                found = self._fetch(anchored)
             _keep(self._blocks, height, found)
         return found
 
-    def _fetch(self, height: int) -> FoundBlock:
-        anchored, chain = self.header(height), self.keeper.trust.chain
+    def _fetch(self, anchored: AnchoredHeader) -> FoundBlock:
+        chain, height = self.keeper.trust.chain, anchored.header.height
         batches = tuple(parse_batch(wire, chain) for wire in self.source.batches(height))
         if any(low >= high for low, high in pairwise(map(block_order, batches))):
             raise Rejected(Reason.BAD_PROOF, "batches out of order", height=height)
@@ -176,13 +181,12 @@ class Anchor:
         if kept is not None:
             return kept
         following, suite = self.header(height + 1), self.keeper.trust.chain.suite
-        found = self.source.receipts(height)
-        results = tuple(NamespaceResult(*place, items) for place, items in found.items())
-        if (
-            receipts_root(receipt_summaries(results, suite), suite)
-            != following.header.receipts_root
-        ):
-            raise Rejected(Reason.BAD_PROOF, "receipts that no header holds", height=height)
+        with self.source.blamed():
+            found = self.source.receipts(height)
+            results = tuple(NamespaceResult(*place, items) for place, items in found.items())
+            root = receipts_root(receipt_summaries(results, suite), suite)
+            if root != following.header.receipts_root:
+                raise Rejected(Reason.BAD_PROOF, "receipts that no header holds", height=height)
         _keep(self._results, height, found)
         return found
 

@@ -130,11 +130,8 @@ class Follower:
         if target == start.height:
             self._stay(start)
         while self._trust.trusted.height < target:
-            try:
+            with self._primary.blamed():
                 self._leg(target)
-            except Rejected as refusal:
-                detail = f"{self._primary.name}: {refusal.detail}"
-                raise Rejected(refusal.reason, detail, **refusal.facts) from None
             on_progress(Progress(self._trust.trusted.height, target, self._headers))
         if 0 < start.height < target:
             self._check_descends(start)
@@ -153,7 +150,8 @@ class Follower:
         own = self._trust.block
         if own is None:
             return
-        self._check_same(self._primary, self._primary.header(start.height), start, own)
+        with self._primary.blamed():
+            self._check_same(self._primary, self._primary.header(start.height), start, own)
         for name, source in self._witnesses.items():
             try:
                 shown = self._reach(source, start.height)

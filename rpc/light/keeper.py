@@ -92,18 +92,18 @@ class TrustKeeper:
 
     def is_young(self) -> bool:
         """Whether the trusted header still vouches for newer ones."""
-        try:
-            self._check_young()
-        except Rejected:
-            return False
-        return True
+        age_ms = self.now_ms() - self.trust.trusted.time_ms
+        return age_ms < self.trust.terms.trust_period_ms
 
     def _check_young(self) -> None:
-        """Raises: Rejected(TRUST_EXPIRED | FROM_FUTURE), saying how to begin again."""
+        """Raises: Rejected(TRUST_EXPIRED | FROM_FUTURE), saying what to do."""
         try:
             check_vouches(self.trust.trusted, self.trust.terms, self.now_ms())
         except Rejected as refusal:
-            detail = f"{refusal.detail}; begin a new trust with that of somebody you know (--trust)"
+            what_to_do = "check the clock of this machine"
+            if refusal.reason is Reason.TRUST_EXPIRED:
+                what_to_do = "begin a new trust with that of somebody you know (--trust)"
+            detail = f"{refusal.detail}; {what_to_do}"
             raise Rejected(refusal.reason, detail, **refusal.facts) from None
 
     def save(self) -> None:

@@ -198,7 +198,7 @@ class Session:
         verdict = verify_light_proof(proof, self.keeper.trust)
         if name not in (verdict.operation.hex(), verdict.transaction.hex()):
             raise Rejected(Reason.BAD_PROOF, "the proof of another operation", id=name)
-        return self.proven(verdict), proof
+        return proven_operation(verdict, self.keeper.trust), proof
 
     def _failure(self, name: str) -> ProvenFailure:
         height = self.source.place("get_transaction_receipt", id=name)
@@ -229,10 +229,6 @@ class Session:
             trusted_height=self.keeper.trust.trusted.height,
             header=anchored.data.hex(),
         )
-
-    def proven(self, verdict: Verdict) -> ProvenOperation:
-        """What a verdict says."""
-        return proven_operation(verdict, self.keeper.trust)
 
 
 def proven_operation(verdict: Verdict, trust: Trust) -> ProvenOperation:

@@ -5,7 +5,8 @@ where it is verified. What a node answers in another form is a refusal that name
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Protocol, TypeVar, cast
@@ -32,8 +33,8 @@ PATIENCE_TRIES = 40
 PATIENCE_PAUSE_MS = 250
 """Ten seconds in all: a block with transactions is followed by another at once."""
 
-RECEIPTS_OF_BLOCK = 300_000
-"""More than a block of 8 MiB can cause with 28 bytes for an operation; bounds what is kept."""
+RECEIPTS_BYTES = 64 * limits.MIB
+"""Receipts of one block that a client takes: 20,000 of 3 KiB; a longer row is refused by name."""
 
 FAILURES = (Rejected, UnavailableError, RpcFailure)
 """How asking a node can fail without anybody of ours being wrong."""
@@ -128,6 +129,17 @@ class Source:
         """The address of the node."""
         return self.caller.url
 
+    @contextmanager
+    def blamed(self) -> Generator[None]:
+        """A refusal inside is of what this node showed, and names it."""
+        try:
+            yield
+        except Rejected as refusal:
+            if self.name in refusal.detail:
+                raise
+            detail = f"{self.name}: {refusal.detail}"
+            raise Rejected(refusal.reason, detail, **refusal.facts) from None
+
     def newest_height(self) -> int:
         """The height it says it has executed."""
         return self._ask(_Height, "wait_height", height=0).height
@@ -201,12 +213,14 @@ class Source:
         Raises: Rejected(MALFORMED | TOO_LARGE) also where pages do not come to an end.
         """
         found: list[bytes] = []
+        size = 0
         while True:
             page = self._ask(_Receipts, "get_receipts", height=height, first=len(found))
             total = sum(item.count for item in page.namespaces)
-            if total > RECEIPTS_OF_BLOCK:
-                raise Rejected(Reason.TOO_LARGE, f"{self.name}: receipts of a block", count=total)
             found += map(bytes.fromhex, page.receipts)
+            size += sum(map(len, page.receipts)) // 2
+            if size > RECEIPTS_BYTES:
+                raise Rejected(Reason.TOO_LARGE, f"{self.name}: receipts of a block", size=size)
             if len(found) > total or (len(found) < total and not page.receipts):
                 raise self._wrong("get_receipts", "other receipts than it counts")
             if len(found) == total:

@@ -148,6 +148,15 @@ def test_the_period_of_trust_is_what_was_said_and_ends(place, clock):
     assert "begin a new trust with that of somebody you know (--trust)" in error["message"]
 
 
+def test_a_clock_that_went_back_is_named(place, clock):
+    place.sync()
+    clock[0] -= 20_000
+    for result in (place.sync("--json", code=1), place.get(1, "--json", code=1)):
+        error = json.loads(result.stderr.splitlines()[-1])["error"]
+        assert error["kind"] == "from_future"
+        assert "check the clock of this machine" in error["message"]
+
+
 def test_a_trust_of_another_chain_is_refused_by_name(place):
     other = place.folder / "other.json"
     write_genesis(other, small_genesis("another"))
