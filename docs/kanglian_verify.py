@@ -133,16 +133,15 @@ def encode(value: Value) -> bytes:
             if -32 <= value < 128:
                 return bytes([value & 0xFF])
             if value < 0:
-                code, size = next(
-                    pair for pair in NEGATIVES.items() if value >= -(1 << 8 * pair[1] - 1)
-                )
+                least = {code: -(1 << 8 * size - 1) for code, size in NEGATIVES.items()}
+                code = next(code for code in least if value >= least[code])
+                size = NEGATIVES[code]
                 return bytes([code]) + value.to_bytes(size, "big", signed=True)
             return _number(value, INTEGERS)
         case str():
             text = value.encode()
-            return (
-                _number(len(text), STRINGS) if len(text) > 31 else bytes([0xA0 | len(text)])
-            ) + text
+            start = _number(len(text), STRINGS) if len(text) > 31 else bytes([0xA0 | len(text)])
+            return start + text
         case bytes():
             return _number(len(value), BYTES) + value
         case list():

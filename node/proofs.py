@@ -7,6 +7,7 @@ Source: docs/proofs.md; docs/decisions/0036-proof-family.md.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ledger.block import BLOCK
@@ -35,7 +36,7 @@ from ledger.receipts import RECEIPT
 from ledger.state import LogEntry, LogWrite, namespace_prefix
 from ledger.state_root import BLOCKS_LOG
 from ledger.state_tree import StateView
-from ledger.store.results import Locator, StateStore
+from ledger.store.results import CompletedNodes, Locator, StateStore
 from ledger.transaction import first_operation_id
 from node.queries import Queries
 from node.steps import in_steps
@@ -56,7 +57,7 @@ class Proofs:
         self._digest = queries.writer.chain.suite.digest
         self._anchors: dict[int, Anchor] = {}
         self._trees: dict[int, ReceiptTrees] = {}
-        self._appends: dict[bytes, LogWrite] = {}
+        self._logs = _KeptLogs()
 
     def state(self, collection: Collection, key: bytes, height: int | None) -> StateDocument:
         """The value of a key of a map after a block, of the newest provable one by default.
@@ -175,7 +176,7 @@ class Proofs:
         return self._queries.writer.executor.state_tip.height
 
     def _log(self, name: bytes) -> "_StoredLog":
-        return _StoredLog(self._state, name, self._appends)
+        return _StoredLog(self._state, name, self._logs)
 
     def _view(self, height: int | None) -> tuple[StateView, Anchor]:
         """The state after a height, and the anchor at the next one, which holds its root."""
@@ -233,24 +234,37 @@ def _namespace_of(
     raise InvariantError(f"the receipt of {any_id.hex()} is missing at height {place.height}")
 
 
+@dataclass(frozen=True, slots=True)
+class _KeptLogs:
+    """Of the logs asked for last: what one block wrote, which never changes."""
+
+    appends: dict[bytes, LogWrite] = field(default_factory=dict[bytes, LogWrite])
+    nodes: dict[bytes, CompletedNodes] = field(default_factory=dict[bytes, CompletedNodes])
+
+
 class _StoredLog:
     """One log of the state store; implements `ledger.proofs.log.LogReader`."""
 
-    def __init__(self, state: StateStore, log: bytes, appends: dict[bytes, LogWrite]) -> None:
+    def __init__(self, state: StateStore, log: bytes, kept: _KeptLogs) -> None:
         self._state = state
         self._log = log
-        self._appends = appends
+        self._kept = kept
 
     def entry(self, index: int, /) -> LogEntry:
         # Neighbours mostly come from one block, whose appends are one record.
-        write = self._appends.get(self._log)
+        write = self._kept.appends.get(self._log)
         if write is None or not 0 <= index - write.first_sequence < len(write.entries):
             write = self._state.log_write_holding(self._log, index)
-            _keep(self._appends, self._log, write)
+            _keep(self._kept.appends, self._log, write)
         return write.entries[index - write.first_sequence]
 
     def get(self, level: int, index: int, /) -> bytes:
-        return self._state.log_node(self._log, level, index)
+        last = (index + 1 << level) - 1
+        nodes = self._kept.nodes.get(self._log)
+        if nodes is None or not nodes.first_sequence <= last < nodes.stop:
+            nodes = self._state.log_nodes_holding(self._log, last)
+            _keep(self._kept.nodes, self._log, nodes)
+        return nodes.node(level, index) or self._state.log_node(self._log, level, index)
 
 
 class _StoredHistory:

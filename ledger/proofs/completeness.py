@@ -115,7 +115,6 @@ def prove_completeness(
     prefix = namespace_prefix(module, level)
     tip = view.log_tip(prefix + BLOCKS_LOG)
     way = state_way(prove_log_head(view, digest, prefix, BLOCKS_LOG))
-    yield
     run = None
     if tip is not None:
         count = tip.frontier.count

@@ -147,7 +147,6 @@ def prove_log(
     if stop > count:
         raise Rejected(Reason.BAD_PROOF, "the log has no such entry", last=stop - 1, count=count)
     way = state_way(prove_log_head(view, digest, collection.prefix, collection.path))
-    yield
     run = None
     if tip is not None:
         found = yield from read_run(reader, digest, tip.head(digest), first, stop)

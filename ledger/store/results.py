@@ -103,6 +103,26 @@ class BlockResults:
     forgotten: Sequence[int] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CompletedNodes:
+    """The nodes of a log's tree that one block completed, as `pack_rows` made them."""
+
+    first_sequence: int
+    packed: bytes
+
+    @property
+    def stop(self) -> int:
+        """The position behind the last one that the block wrote."""
+        return self.first_sequence + int.from_bytes(self.packed[:_COUNT_BYTES], "big")
+
+    def node(self, level: int, index: int) -> bytes:
+        """A node whose last entry the block wrote; empty when it is missing."""
+        first, stop = self.first_sequence, self.stop
+        before = sum((stop >> lower) - (first >> lower) for lower in range(level))
+        at = _COUNT_BYTES + 32 * (before + index - (first >> level))
+        return self.packed[at : at + 32]
+
+
 _STATE_TIP = Schema(StateTip, max_bytes=8 * limits.KIB)
 _LOCATOR = Schema(Locator, max_bytes=64)
 _RESULTS = Schema(tuple[NamespaceResult, ...], max_bytes=_RESULT_BYTES)
@@ -190,18 +210,22 @@ class StateStore:
         Raises: StoreDamagedError when it is missing.
         """
         # A node is complete with its last entry, and is kept with the block that appended that.
-        prefix, last = b"g" + log, (index + 1 << level) - 1
-        stop = prefix + (last + 1).to_bytes(8, "big")
-        for key, data in self._store.scan(prefix + _FIRST, stop, reverse=True):
-            first = int.from_bytes(key[-8:], "big")
-            behind = first + int.from_bytes(data[:_COUNT_BYTES], "big")
-            before = sum((behind >> lower) - (first >> lower) for lower in range(level))
-            at = _COUNT_BYTES + 32 * (before + index - (first >> level))
-            if found := data[at : at + 32]:
-                return found
-            break
+        if found := self.log_nodes_holding(log, (index + 1 << level) - 1).node(level, index):
+            return found
         where = f"node {level}/{index} of log {log.hex()}"
         raise StoreDamagedError(Store.STATE, where, "it is missing")
+
+    def log_nodes_holding(self, log: bytes, sequence: int) -> "CompletedNodes":
+        """The nodes that the block completed which wrote a position.
+
+        Raises: StoreDamagedError when they are missing.
+        """
+        prefix = b"g" + log
+        stop = prefix + (sequence + 1).to_bytes(8, "big")
+        for key, data in self._store.scan(prefix + _FIRST, stop, reverse=True):
+            return CompletedNodes(int.from_bytes(key[-8:], "big"), data)
+        where = f"the nodes of position {sequence} of log {log.hex()}"
+        raise StoreDamagedError(Store.STATE, where, "they are missing")
 
     def log_nodes(self, log: bytes, first_sequence: int) -> bytes | None:
         """The nodes that one block completed in a log, as `pack_rows` made them."""

@@ -26,8 +26,9 @@ from ledger.sparse import EMPTY, place_of
 from ledger.sparse_proof import root_of_path
 from ledger.state import namespace_prefix
 from ledger.state_root import BLOCKS_LOG, log_place, map_place, state_root, value_digest
-from tests.fuzz.mutations import INTEGERS, mutated
+from tests.fuzz.mutations import INTEGERS, _bent, mutated
 from tests.fuzz.mutations import decode as decode_anything
+from tests.fuzz.mutations import encode as encode_anything
 from tests.fuzz.proof_mutations import Mutant, pick, text_of
 from tests.unit.ledger.worlds import SUITE
 from tests.unit.node_core.chains import VALIDATORS, certify_by
@@ -110,7 +111,8 @@ def list_bent(generator: Random, spot: Spot) -> None:
 
 
 def object_bent(generator: Random, spot: Spot) -> None:
-    names = sorted(spot.value)
+    names = sorted(spot.value) or ["a"]
+    spot.value.setdefault(names[0], 0)
     match int(generator.random() * 4):
         case 0:
             del spot.value[pick(generator, names)]
@@ -174,11 +176,18 @@ def recertified_document(generator: Random, data: bytes) -> Mutant | None:
     """A document whose bent part its header holds; None when the part leads to no root at all."""
     document = json.loads(data)
     own = document.get("receipt") if isinstance(document.get("receipt"), dict) else document
-    places = [spot for spot in spots(document) if spot.at not in {"anchor", "format", "receipt"}]
+    places = [
+        spot
+        for spot in spots(document)
+        if spot.at not in {"anchor", "format"} and spot.value is not own
+    ]
     anchor_spots = {id(spot.holder) for spot in spots(own["anchor"])} | {id(own["anchor"])}
-    bend(
-        generator, pick(generator, [spot for spot in places if id(spot.holder) not in anchor_spots])
-    )
+    free = [spot for spot in places if id(spot.holder) not in anchor_spots]
+    if own["format"] == "kanglian-receipt/1" and generator.random() < 0.5:
+        bent = _bent(generator, decode_anything(bytes.fromhex(own["receipt"])), 0)
+        own["receipt"] = encode_anything(bent).hex()
+    else:
+        bend(generator, pick(generator, free))
     kind = document["format"]
     header = decode_anything(bytes.fromhex(own["anchor"]["header"]))
     field, lead = _LEADS[own["format"]]

@@ -10,6 +10,7 @@ from ledger.data_index import Supersession
 from ledger.proofs.completeness import CompletenessFact
 from ledger.proofs.family import document_json
 from ledger.proofs.log import LogFact
+from ledger.proofs.receipt import EventFact, ReceiptFact
 from ledger.proofs.state import Collection, ValueFact
 from ledger.state import LogEntry, namespace_prefix
 from ledger.state_root import BLOCKS_LOG
@@ -198,6 +199,9 @@ class Truth:
         self.values = {}
         self.logs = {}
         state = world.chain.state
+        self.results = lambda height: {
+            (item.module, item.level): item.receipts for item in state.receipts(height)
+        }
         for height in range(world.height + 1):
             for key, value in state.writes(height).maps:
                 self.values.setdefault(key, []).append((height, value))
@@ -206,7 +210,7 @@ class Truth:
                 self.logs.setdefault(log, []).extend((height, entry) for entry in entries)
 
     def holds(self, fact) -> bool:
-        """Whether a statement about state is true; others are none of these."""
+        """Whether a statement about state, receipts or events is true; no other is."""
         match fact:
             case ValueFact():
                 key = fact.collection.prefix + fact.collection.path + fact.key
@@ -230,6 +234,14 @@ class Truth:
                     if fact.start <= at <= fact.stop
                 ]
                 return [encode(block) for block in fact.blocks] == data
+            case ReceiptFact():
+                results = self.results(fact.height)
+                items = results.get((fact.module, fact.level), ())
+                return items[fact.index] == encode(fact.receipt) and len(items) == fact.count
+            case EventFact():
+                return self.holds(fact.receipt) and (
+                    fact.receipt.receipt.events[fact.index] == fact.event
+                )
             case _:
                 return False
 
