@@ -10,16 +10,12 @@ from hashlib import sha256
 
 from ledger.codec import encode
 from ledger.errors import invariant
+from ledger.proofs.log import Run, read_run
 from ledger.state import Overlay, WriteSet
-from ledger.state_proof import (
-    EntryProof,
-    StateProof,
-    prove_entry,
-    prove_log_head,
-    prove_value,
-)
+from ledger.state_proof import StateProof, prove_log_head, prove_value
 from ledger.state_root import BLOCKS_LOG, BlockEntry
 from ledger.state_tree import StateTree
+from ledger.steps import finish
 from tests.unit.ledger.memory_trees import MemoryTrees
 
 NAMESPACES = (b"emr\0\0", b"trial\0\1")
@@ -44,7 +40,7 @@ class Shown:
 
     key: StateProof
     blocks: StateProof
-    newest: EntryProof | None
+    newest: Run | None
 
 
 def touched_by(nonce: int) -> list[Touched]:
@@ -107,8 +103,8 @@ class State:
         tip = view.log_tip(namespace + BLOCKS_LOG)
         newest = None
         if tip is not None:
-            last = tip.frontier.count - 1
-            newest = prove_entry(view, _digest, namespace, BLOCKS_LOG, log, last)
+            count = tip.frontier.count
+            newest = finish(read_run(log, _digest, tip.head(_digest), count - 1, count))
         return Shown(
             prove_value(view, _digest, namespace, key),
             prove_log_head(view, _digest, namespace, BLOCKS_LOG),

@@ -10,7 +10,8 @@ from hashlib import sha256
 import msgpack
 
 from ledger.errors import Rejected
-from ledger.state_proof import verify_entry, verify_log_head, verify_value
+from ledger.proofs.log import head_of
+from ledger.state_proof import verify_log_head, verify_value
 from ledger.state_root import BLOCKS_LOG
 from tests.simulation.state import KEYS, LOG, NAMESPACES, Shown, touched_by
 from tests.vectors.by_definition import namespace_tree, root, sparse, tagged, written
@@ -91,17 +92,16 @@ class StateModel:
         try:
             value = verify_value(shown.key, _digest, now.root, namespace, key)
             head = verify_log_head(shown.blocks, _digest, now.root, namespace, BLOCKS_LOG)
-            newest = None
-            if shown.newest is not None:
-                newest = verify_entry(shown.newest, _digest, now.root, namespace, BLOCKS_LOG)
+            led_to = None if shown.newest is None else head_of(shown.newest, _digest)
         except Rejected as refusal:
             return str(refusal)
         if value != now.maps.get(namespace + key):
             return f"{key!r} is shown as {value!r}"
         if (0 if head is None else head.count) != len(blocks):
             return f"{len(blocks)} blocks hold something of {namespace!r}, shown are {head}"
-        if blocks and (newest is None or [newest[1].key, newest[1].data] != blocks[-1]):
-            return f"the newest block of {namespace!r} is shown as {newest}"
+        entries = () if shown.newest is None else shown.newest.entries
+        if led_to != head or [[item.key, item.data] for item in entries] != blocks[-1:]:
+            return f"the newest block of {namespace!r} is shown as {shown.newest}"
         return ""
 
 
