@@ -38,7 +38,7 @@ from tests.unit.node_core.chains import (
     make_transaction,
     register,
 )
-from tests.unit.rpc_methods.memory_chain import MemoryNode
+from tests.unit.rpc_light.local_node import LocalNode
 
 BOUNDARIES = (
     *(-(2**63), -1, 0, 1, 255, 256, 600_000, 600_001, 2**31, 2**32, 2**53, 2**53 + 1),
@@ -71,19 +71,24 @@ def integer_fields():
     """Every integer parameter of every method, with a call that is right but for it."""
     texts = {"id": "ab" * 32, "hash": None, "transaction": "", "transactions": [""]}
     texts |= {"module": "system", "contract": "accounts", "method": "account"}
-    for method in Methods(MemoryNode(decides=False)).registry().methods:
+    texts |= {"map": "accounts", "log": "history", "key": ""}
+    for method in Methods(LocalNode(decides=False)).registry().methods:
         kinds = msgspec.inspect.type_info(method.params).fields
         integers = [field.name for field in kinds if "IntType" in repr(field.type)]
         others = [field.name for field in kinds if field.name not in integers]
         call = {name: texts[name] for name in others if name in texts and texts[name] is not None}
         for name in integers:
-            rest = {other: 0 for other in integers if other != name and method.name == "call"}
+            right = 0 if method.name == "call" else 1
+            rest = {other: right for other in integers if other != name}
             yield method.name, name, call | rest
 
 
 @pytest.mark.parametrize(("method", "name", "call"), list(integer_fields()))
 def test_t05_every_integer_of_every_method_is_answered_at_its_boundaries(method, name, call):
-    registry = Methods(MemoryNode(decides=False)).registry()
+    local = LocalChain()
+    for _ in range(3):
+        local.decide()
+    registry = Methods(LocalNode(local, decides=False)).registry()
 
     async def ask(value):
         body = {"jsonrpc": "2.0", "id": value, "method": method, "params": {**call, name: value}}

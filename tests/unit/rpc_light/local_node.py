@@ -10,6 +10,7 @@ from ledger.errors import Reason, Rejected
 from ledger.ids import TransactionId
 from ledger.transaction import parse_transaction, verify_signatures
 from node.light import LightQueries
+from node.proofs import Proofs
 from node.queries import Queries
 from node.service import ConsensusView, Info
 from tests.unit.node_core.chains import CHAIN, GENESIS, LocalChain, make_batch
@@ -26,6 +27,7 @@ class LocalNode:
         self.pool = {}
         self._queries = Queries(self.local.writer)
         self.light = LightQueries(self.local.writer)
+        self.proofs = Proofs(self._queries)
 
     @property
     def height(self) -> int:
