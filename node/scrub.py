@@ -42,6 +42,8 @@ from ledger.merkle import tree_head as head_of
 from ledger.receipts import RECEIPT, RECEIPT_TAG, Receipt, Status
 from ledger.state import LogWrite, WriteSet
 from ledger.state_root import (
+    LOG,
+    MAP,
     LogTip,
     log_leaves,
     log_place,
@@ -304,12 +306,18 @@ class Scrub:
         elif newest is not None:
             is_held = newest.value == value and self._is_in_tree(key, value)
         _require(is_held, Store.STATE, height, f"the value of {key.hex()} is not what it wrote")
+        namespace, path = _split(key)
+        is_placed = self._is_placed(namespace, MAP, path, map_place(self._digest, path))
+        _require(is_placed, Store.STATE, height, f"the place of {key.hex()} is of another key")
 
     def _is_in_tree(self, key: bytes, value: bytes | None) -> bool:
-        namespace = namespace_of(key)
-        place = map_place(self._digest, key[len(namespace) :])
+        namespace, path = _split(key)
+        place = map_place(self._digest, path)
         held = proved_digest(self._digest, self._state, namespace, place)
         return held == (None if value is None else value_digest(self._digest, value))
+
+    def _is_placed(self, namespace: bytes, kind: bytes, path: bytes, place: str) -> bool:
+        return self._state.path_at(namespace, place) == kind + path
 
     def _log_nodes(self, height: int, write: LogWrite, leaves: Sequence[bytes]) -> Iterator[None]:
         """The nodes of the log's tree that the block completed, and those on their left."""
@@ -329,8 +337,10 @@ class Scrub:
         tip = self._state.log_tip(log)
         if tip is None or frontier.count < tip.frontier.count:
             return
-        namespace = namespace_of(log)
-        place = log_place(self._digest, log[len(namespace) :])
+        namespace, path = _split(log)
+        place = log_place(self._digest, path)
+        is_placed = self._is_placed(namespace, LOG, path, place)
+        _require(is_placed, Store.STATE, height, f"the place of {log.hex()} is of another log")
         head = value_digest(self._digest, encode(LogTip(height, frontier).head(self._digest)))
         is_same = (
             tip == LogTip(height, frontier)
@@ -387,6 +397,11 @@ class _Receipts:
         if len(found) < count:
             raise Rejected(Reason.MALFORMED, "receipts are missing")
         return first, [RECEIPT.decode(item) for item in found]
+
+
+def _split(key: bytes) -> tuple[bytes, bytes]:
+    namespace = namespace_of(key)
+    return namespace, key[len(namespace) :]
 
 
 def _damaged(store: Store, height: int, problem: str) -> StoreDamagedError:

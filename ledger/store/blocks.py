@@ -2,18 +2,21 @@
 
 One synced write per block holds the block, the certificate that decided it and the places of the
 batches it orders, whose bodies are durable before. Keys: `h` height, `n` block hash, `b` batch
-digest, `t` tip.
+digest, `t` tip; of a store that does not begin with the first block, `f` the first height that is
+here wholly, and `c` headers that are known below it: docs/decisions/0039-snapshots.md.
 """
 
 from collections.abc import Sequence
 
+from ledger.block import Block
 from ledger.codec import Record, Schema, encode
 from ledger.errors import Store, StoreDamagedError, invariant
 from ledger.ids import BatchDigest, BlockHash, Height
-from ledger.limits import BLOCK_RECORD_BYTES, CERTIFICATE_BYTES
+from ledger.limits import BLOCK_RECORD_BYTES, CERTIFICATE_BYTES, HEADER_BYTES
 from ledger.store.port import Bodies, KeyValueStore, Place, Write
 
 _TIP = b"t"
+_FIRST = b"f"
 
 
 class StoredBlock(Record, frozen=True):
@@ -23,6 +26,15 @@ class StoredBlock(Record, frozen=True):
     certificate: bytes
 
 
+class DecidedHeader(Record, frozen=True):
+    """A header and a certificate that decided it; empty where a later one vouches for it alone."""
+
+    header: bytes
+    certificate: bytes
+
+
+_DECIDED = Schema(DecidedHeader, max_bytes=HEADER_BYTES + CERTIFICATE_BYTES + 64)
+_BLOCK = Schema(Block, max_bytes=BLOCK_RECORD_BYTES)
 _PLACE = Schema(Place, max_bytes=64)
 _STORED = Schema(StoredBlock, max_bytes=BLOCK_RECORD_BYTES + CERTIFICATE_BYTES + 64)
 
@@ -35,6 +47,34 @@ class BlockStore:
         self.bodies = bodies
         tip = store.get(_TIP)
         self.height = Height(0 if tip is None else int.from_bytes(tip, "big"))
+        first = store.get(_FIRST)
+        self.first = Height(1 if first is None else int.from_bytes(first, "big"))
+        """The lowest height whose block and bodies are here."""
+
+    def begin(
+        self, height: Height, headers: Sequence[tuple[int, BlockHash, DecidedHeader]]
+    ) -> None:
+        """Begin with the block after `height`, of an empty store; headers below it are kept.
+
+        Doing it again, for a join that was interrupted, replaces what was begun.
+        """
+        invariant(self.first > self.height, "blocks are here already")
+        writes: list[Write] = []
+        for number, name, decided in headers:
+            key = number.to_bytes(8, "big")
+            writes += [(b"c" + key, encode(decided)), (b"n" + name, key)]
+        writes.append((_FIRST, (height + 1).to_bytes(8, "big")))
+        writes.append((_TIP, height.to_bytes(8, "big")))
+        self._store.write(writes)
+        self.height, self.first = height, Height(height + 1)
+
+    def decided(self, height: int) -> DecidedHeader | None:
+        """The header of a height and its certificate, also where no more is kept of the block."""
+        stored = self.block(height)
+        if stored is not None:
+            return DecidedHeader(_BLOCK.decode(stored.block).header, stored.certificate)
+        data = self._store.get(b"c" + height.to_bytes(8, "big"))
+        return None if data is None else _DECIDED.decode(data)
 
     def append(
         self,
@@ -55,7 +95,7 @@ class BlockStore:
         self.height = height
 
     def block(self, height: int) -> StoredBlock | None:
-        """The block at a height, or None above the tip."""
+        """The block at a height, or None above the tip and below `first`."""
         data = self._store.get(b"h" + height.to_bytes(8, "big"))
         return None if data is None else _STORED.decode(data)
 

@@ -35,6 +35,12 @@ class MemoryStore:
         for key in reversed(keys) if reverse else keys:
             yield key, self._values[key]
 
+    def snapshot(self) -> "MemoryStore":
+        """A copy.  Cost: O(pairs)."""
+        copy = MemoryStore()
+        copy._values, copy._keys = dict(self._values), list(self._keys)
+        return copy
+
     def close(self) -> None:
         """Nothing to release."""
 

@@ -2,8 +2,10 @@
 
 Keys: `m` map values with the height that wrote them, `c` tips of logs, `l` log entries and `g`
 nodes of their tree by first position of their block, `k` log positions by key, `z` roots and `a`
-nodes of the trees of namespaces, `r` receipts and `s` writes by height, `w` entries of the replay
-window by height, `i` where an operation stands, `y` nodes of the history log, `t` tip, `v` format.
+nodes of the trees of namespaces, `p` paths by their places in those trees, `r` receipts and `s`
+writes by height, `w` entries of the replay window by height, `i` where an operation stands, `y`
+nodes of the history log, `f` beginning, `t` tip, `v` format; `j` marks of a join in progress
+(ledger/store/joined.py).
 The tip is inside the same write, so a block is executed wholly or not at all.
 With `s`, and a deleted key kept as an empty `m`, every record can be compared with a root that a
 header holds: docs/decisions/0029-damaged-stores.md.
@@ -26,7 +28,10 @@ from ledger.store.port import KeyValueStore, Write
 
 _TIP = b"t"
 _FORMAT = b"v"
-_FORMAT_NUMBER = b"2"
+_BEGINNING = b"f"
+JOINING = b"j"
+"""With what the keys of a join in progress begin."""
+_FORMAT_NUMBER = b"3"
 """Raised whenever records of an older node would be misread."""
 _FIRST = bytes(8)
 _LAST = b"\xff" * 8
@@ -119,12 +124,17 @@ class StateStore:
         """Open what was committed.
 
         Raises: StoreDamagedError when there are records but no tip: this is no new store;
-            UnavailableError when another version of Kanglian wrote it.
+            UnavailableError when another version of Kanglian wrote it, or a join is not finished.
         """
         self._store = store
         self._cache: dict[bytes, bytes | None] = {}
         data = store.get(_TIP)
         if data is None:
+            if store.get(JOINING) is not None:
+                raise UnavailableError(
+                    "this node began to join from a snapshot and is not done; start it with "
+                    "`snapshot = true` in the table [sync] of its configuration, and it goes on"
+                )
             for _ in store.scan(b"", b"\xff", reverse=False):
                 raise StoreDamagedError(Store.STATE, "the tip", "it is missing")
         elif (number := store.get(_FORMAT)) != _FORMAT_NUMBER:
@@ -133,6 +143,12 @@ class StateStore:
                 f"format {_FORMAT_NUMBER.decode()} alone: the chain needs the version that wrote it"
             )
         self.tip = None if data is None else _STATE_TIP.decode(data)
+        begins = store.get(_BEGINNING)
+        self.beginning = 0 if begins is None else int.from_bytes(begins, "big")
+        """The height whose state this store began with: 0, or that of a snapshot.
+
+        What each block wrote, its receipts and where its ids stand are known above it alone.
+        """
 
     def get(self, key: bytes, /) -> bytes | None:
         """The value of a map key; the most used ones are held in memory."""
@@ -154,7 +170,8 @@ class StateStore:
     def written_roots(self) -> list[tuple[int, bytes, bytes]]:
         """Of the newest heights that did not change the state after the first of them."""
         found: list[tuple[int, bytes, bytes]] = []
-        for height in range(-1 if self.tip is None else self.tip.height, -1, -1):
+        newest = -1 if self.tip is None else self.tip.height
+        for height in range(newest, self.beginning - 1, -1):
             stored = self.writes(height)
             found.insert(0, (height, stored.namespaces_root, stored.writes_root))
             if stored.maps or stored.logs or len(found) == VERSIONS:
@@ -172,7 +189,20 @@ class StateStore:
 
     def tree_node(self, namespace: bytes, place: str, /) -> bytes | None:
         """An encoded node of a namespace's tree."""
-        return self._store.get(_node_key(namespace, place))
+        return self._store.get(node_key(namespace, place))
+
+    def placed(self, namespace: bytes, place: str) -> Iterator[bytes]:
+        """What ever stood at the places that begin with these digits, ascending by place.
+
+        One byte for a map key or a log, and its path; the key may be deleted since.
+        """
+        first = b"p" + namespace + place.encode()
+        for _, data in self._store.scan(first, first + b"g", reverse=False):
+            yield data
+
+    def path_at(self, namespace: bytes, place: str) -> bytes | None:
+        """The same of one place."""
+        return self._store.get(place_key(namespace, place))
 
     def log_tip(self, log: bytes, /) -> LogTip | None:
         """What a log grows from; None before its first entry."""
@@ -218,6 +248,26 @@ class StateStore:
             return write.entries[sequence - write.first_sequence]
         where = f"entry {sequence} of log {log.hex()}"
         raise StoreDamagedError(Store.STATE, where, "it is counted but missing")
+
+    def log_entries(self, log: bytes, first: int, stop: int) -> Iterator[LogEntry]:
+        """The entries at positions from `first` up to `stop`, which are counted.
+
+        Raises: StoreDamagedError.
+        """
+        at, prefix = first, b"l" + log
+        while at < stop:
+            end = prefix + (at + 1).to_bytes(8, "big")
+            for _, data in self._store.scan(prefix + _FIRST, end, reverse=True):
+                write = _LOG_WRITE.decode(data)
+                found = write.entries[at - write.first_sequence : stop - write.first_sequence]
+                break
+            else:
+                found = ()
+            if not found:
+                where = f"entry {at} of log {log.hex()}"
+                raise StoreDamagedError(Store.STATE, where, "it is counted but missing")
+            yield from found
+            at += len(found)
 
     def log_find(self, log: bytes, key: bytes, after: int, limit: int, /) -> list[int]:
         """Ascending positions above `after` of entries with this key."""
@@ -270,7 +320,7 @@ class StateStore:
 
         Raises: StoreDamagedError when it is missing.
         """
-        data = self._store.get(_history_key(level, index))
+        data = self._store.get(history_key(level, index))
         if data is None:
             raise StoreDamagedError(Store.STATE, f"history node {level}/{index}", "it is missing")
         return Hash(data)
@@ -286,11 +336,12 @@ class StateStore:
             (b"m" + key, encode(StoredValue(tip.height, value))) for key, value in maps
         ]
         for write, grown in zip(logs, done.tree.logs, strict=True):
-            batch.extend(_log_writes(write, grown))
-        batch += [(_node_key(name, place), node) for name, place, node in done.tree.nodes]
+            batch.extend(log_writes(write, grown))
+        batch += [(node_key(name, place), node) for name, place, node in done.tree.nodes]
         batch += [(b"z" + name, root) for name, root in done.tree.roots]
+        batch += [(place_key(name, place), path) for name, place, path in done.tree.placed]
         batch += [(b"i" + operation_id, encode(locator)) for operation_id, locator in done.located]
-        batch += [(_history_key(node.level, node.index), node.hash) for node in done.history]
+        batch += [(history_key(node.level, node.index), node.hash) for node in done.history]
         firsts = tuple((write.log, write.first_sequence) for write in logs)
         roots = done.tree.namespaces_root, done.tree.writes_root
         batch.append((b"s" + height, encode(StoredWrites(maps, firsts, *roots))))
@@ -313,7 +364,8 @@ class StateStore:
         self._store.close()
 
 
-def _history_key(level: int, index: int) -> bytes:
+def history_key(level: int, index: int) -> bytes:
+    """Where a node of the history stands."""
     return b"y" + bytes([level]) + index.to_bytes(8, "big")
 
 
@@ -322,11 +374,18 @@ def pack_rows(rows: Sequence[Sequence[bytes]]) -> bytes:
     return len(rows[0]).to_bytes(_COUNT_BYTES, "big") + b"".join(chain.from_iterable(rows))
 
 
-def _node_key(namespace: bytes, place: str) -> bytes:
+def node_key(namespace: bytes, place: str) -> bytes:
+    """Where a node of a namespace's tree stands."""
     return b"a" + namespace + place.encode()
 
 
-def _log_writes(write: LogWrite, grown: GrownLog) -> list[Write]:
+def place_key(namespace: bytes, place: str) -> bytes:
+    """Where the path of a place stands."""
+    return b"p" + namespace + place.encode()
+
+
+def log_writes(write: LogWrite, grown: GrownLog) -> list[Write]:
+    """What the store keeps of entries that were appended to a log."""
     first, log = write.first_sequence, write.log
     start = first.to_bytes(8, "big")
     writes: list[Write] = [
