@@ -75,6 +75,8 @@ class Reason(StrEnum):
     """A trusted header is too old to vouch for newer ones; name a newer one by its hash."""
     REVOKED = "revoked"
     """The authority took the node's last certificate back and has not readmitted it."""
+    PRUNED = "pruned"
+    """It lies below the lowest height that this node holds; an archive has it."""
     BAD_STATEMENT = "bad_statement"
     """A node's statement, or a set of them, cannot release a node from quarantine."""
     NOT_SUCCESSFUL = "not_successful"

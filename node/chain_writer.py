@@ -110,20 +110,24 @@ class ChainWriter:
         if state < stored - 1:
             problem = f"it is at {state} but blocks end at {stored}: state is lost"
             raise StoreDamagedError(Store.STATE, f"height {state}", problem)
+        first, beginning = self.blocks.first, self.executor.state.beginning
+        if first != beginning + 1:
+            problem = f"it begins after {beginning}, and blocks at {first}"
+            raise StoreDamagedError(Store.STATE, "its beginning", problem)
         if state and self.blocks.height_of(self.executor.state_tip.block_hash) != state:
             problem = "it was reached by a block that the store of blocks does not have"
             raise StoreDamagedError(Store.STATE, f"height {state}", problem)
 
     def _load_demotions(self) -> None:
-        stored = self.blocks.block(self.blocks.height)
-        if stored is None:
+        newest = self.blocks.decided(self.blocks.height)
+        if newest is None:
             return
-        self.certificate = stored.certificate
-        header = HEADER.decode(BLOCK.decode(stored.block).header)
+        self.certificate = newest.certificate
+        header = HEADER.decode(newest.header)
         self._demotions = header.demotions
-        before = self.blocks.block(header.height - 1)
+        before = self.blocks.decided(header.height - 1)
         if before is not None:
-            self._demotions_before = HEADER.decode(BLOCK.decode(before.block).header).demotions
+            self._demotions_before = HEADER.decode(before.header).demotions
 
     def read_block(self, height: int) -> DecidedBlock:
         """A stored block with its parsed batches.
@@ -198,6 +202,25 @@ class ChainWriter:
         for digest in block.batches:
             if self.blocks.has_batch(digest):
                 raise Rejected(Reason.BAD_BLOCK, rule="a batch was ordered before")
+
+    def may_be_older(self, batch: Batch) -> bool:
+        """Whether a block that this node never had may have ordered this batch already.
+
+        Then each of its transactions was executed, so that it is remembered and not found here, or
+        had expired. Always false on a node that holds its chain from the first block on.
+        """
+        beginning, state = self.executor.state.beginning, self.executor.state
+        if not beginning:
+            return False
+        decided = self.blocks.decided(beginning)
+        invariant(decided is not None, "the header of the beginning is kept")
+        began = HEADER.decode(decided.header).time  # pyright: ignore[reportOptionalMemberAccess]
+        for transaction in batch.transactions:
+            valid_until = transaction.body.valid_until
+            is_known = self.executor.window.seen(transaction.id, valid_until)
+            if valid_until >= began and not (is_known and state.locate(transaction.id) is None):
+                return False
+        return True
 
     def _check_certificate(self, certificate: bytes) -> None:
         tip = self.tip

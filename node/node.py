@@ -344,6 +344,7 @@ class RunningNode:
             mode="flat",
             peers=len(self._network.peers),
             syncing=self._sync.is_behind,
+            lowest=self._writer.blocks.first,
         )
 
     def peers(self) -> tuple[PeerView, ...]:

@@ -60,6 +60,7 @@ from ledger.transaction import Chain, Transaction, operation_ids, parse_transact
 from ledger.validators import ValidatorSet
 from ledger.votes import CERTIFICATE, Certificate, verify_certificate
 from node.limits import SCRUB_HASHES, SCRUB_TRANSACTIONS, SCRUB_VALUES
+from node.scrub_beginning import Beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ class Scrub:
         self._digest = chain.suite.digest
         self._blocks = blocks
         self._state = state
+        self._beginning = Beginning(chain, blocks, state, validators_at)
 
     @property
     def height(self) -> int:
@@ -106,10 +108,17 @@ class Scrub:
     def check(self, height: int) -> Iterator[None]:
         """Check all that is stored about an executed height, 0 for genesis, slice by slice.
 
+        Of heights below the beginning of the stores there is nothing to check.
         Raises: StoreDamagedError.
         """
         store, found = Store.BLOCKS, None
+        if height < self._state.beginning:
+            return
         try:
+            if 0 < height == self._state.beginning:
+                committed = self._committed(height)
+                yield from self._beginning.check(committed.state_root, committed.history_root)
+                return
             if height:
                 found = _, _, certificate = self._block(height)
                 yield
@@ -127,8 +136,8 @@ class Scrub:
             raise StoreDamagedError(store, f"height {height}", str(refusal)) from refusal
 
     def _header(self, height: int) -> bytes | None:
-        stored = self._blocks.block(height)
-        return None if stored is None else BLOCK.decode(stored.block).header
+        decided = self._blocks.decided(height)
+        return None if decided is None else decided.header
 
     def _name(self, height: int) -> bytes:
         """The hash of the block of a height."""
@@ -209,7 +218,8 @@ class Scrub:
     ) -> None:
         """A transaction's ids are found where they were executed first.
 
-        Only a duplicate, or one that was expired, may have been executed before.
+        Only a duplicate, or one that was expired, may have been executed before; if that was before
+        the beginning of the stores, it is found nowhere.
         """
         first, found = receipts.take(transaction)
         was_before = found[0].status in (Status.DUPLICATE, Status.EXPIRED)
@@ -220,10 +230,15 @@ class Scrub:
         expected.setdefault(transaction.id, Locator(*here, 0, first))
         for any_id, locator in expected.items():
             stored = self._state.locate(any_id)
-            is_found = stored == locator or (
-                was_before and stored is not None and self._holds(stored, here, any_id)
-            )
+            is_found = stored == locator or (was_before and self._was_before(stored, here, any_id))
             _require(is_found, Store.STATE, here[0], f"id {any_id.hex()} is not found in its place")
+
+    def _was_before(
+        self, stored: Locator | None, here: tuple[int, int, int], any_id: TransactionId
+    ) -> bool:
+        if stored is None:
+            return self._state.beginning > 0
+        return self._holds(stored, here, any_id)
 
     def _holds(self, locator: Locator, here: tuple[int, int, int], any_id: TransactionId) -> bool:
         """Whether an id stands at an earlier place."""

@@ -236,7 +236,10 @@ class Methods:
         return registry
 
     async def getinfo(self, _params: NoParams, _context: Context) -> Json:
-        """The node and its chain in one look; `blocks` counts those after genesis."""
+        """The node and its chain in one look.
+
+        `blocks` counts those after genesis, `lowest` is the first of them that this node holds.
+        """
         info = self._service.info()
         return {
             "chain_id": info.chain_id,
@@ -248,6 +251,7 @@ class Methods:
             "node": info.node,
             "height": info.height,
             "blocks": info.height,
+            "lowest": info.lowest,
             "latest_block_hash": info.latest_block_hash.hex(),
             "latest_block_time": info.latest_block_time,
             "transactions": info.transactions,
@@ -386,10 +390,11 @@ class Methods:
 
     def _unknown_id(self, any_id: str) -> NoReturn:
         pending = self._service.is_pending(TransactionId(bytes.fromhex(any_id)))
-        height = self._service.height
+        height, lowest = self._service.height, self._service.info().lowest
         where = "it is pending here" if pending else "it is not pending here either"
-        message = f"no transaction or operation {any_id} up to height {height}; {where}"
-        data: Json = {"id": any_id, "pending": pending, "height": height}
+        since = "" if lowest == 1 else f" and from {lowest} on, where this node begins"
+        message = f"no transaction or operation {any_id} up to height {height}{since}; {where}"
+        data: Json = {"id": any_id, "pending": pending, "height": height, "lowest": lowest}
         raise RpcError(NOT_FOUND, message, "not_found", data)
 
     async def _block(self, height: int | None, block_hash: str | None) -> FoundBlock:

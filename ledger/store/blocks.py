@@ -94,6 +94,11 @@ class BlockStore:
         self._store.write(writes)
         self.height = height
 
+    def kept(self) -> list[tuple[int, DecidedHeader]]:
+        """The headers that are kept of blocks which are not here, ascending by height."""
+        pairs = self._store.scan(b"c", b"d", reverse=False)
+        return [(int.from_bytes(key[1:], "big"), _DECIDED.decode(data)) for key, data in pairs]
+
     def block(self, height: int) -> StoredBlock | None:
         """The block at a height, or None above the tip and below `first`."""
         data = self._store.get(b"h" + height.to_bytes(8, "big"))

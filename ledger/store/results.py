@@ -13,7 +13,7 @@ header holds: docs/decisions/0029-damaged-stores.md.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 
 from ledger import limits
 from ledger.codec import Record, Schema, encode
@@ -26,7 +26,8 @@ from ledger.state_root import LOG_TIP, LogTip
 from ledger.state_tree import VERSIONS, GrownLog, TreeChanges
 from ledger.store.port import KeyValueStore, Write
 
-_TIP = b"t"
+TIP = b"t"
+"""The key of the tip: a store that has it is whole."""
 _FORMAT = b"v"
 _BEGINNING = b"f"
 JOINING = b"j"
@@ -36,6 +37,7 @@ _FORMAT_NUMBER = b"3"
 _FIRST = bytes(8)
 _LAST = b"\xff" * 8
 _COUNT_BYTES = 4
+_DIGITS = 64
 # One block's appends to one log, or its receipts: bounded by the block, four times over for codec.
 _RESULT_BYTES = 4 * limits.BLOCK_BYTES
 # Accounts above all: who signs often is looked up for every transaction. About 4 MB.
@@ -112,7 +114,7 @@ _STATE_TIP = Schema(StateTip, max_bytes=8 * limits.KIB)
 _LOCATOR = Schema(Locator, max_bytes=64)
 _RESULTS = Schema(tuple[NamespaceResult, ...], max_bytes=_RESULT_BYTES)
 _LOG_WRITE = Schema(LogWrite, max_bytes=_RESULT_BYTES)
-_VALUE = Schema(StoredValue, max_bytes=limits.MAP_VALUE_BYTES + 32)
+VALUE = Schema(StoredValue, max_bytes=limits.MAP_VALUE_BYTES + 32)
 _WRITES = Schema(StoredWrites, max_bytes=_RESULT_BYTES)
 _REPLAY = Schema(ReplayBlock, max_bytes=_RESULT_BYTES)
 
@@ -128,7 +130,7 @@ class StateStore:
         """
         self._store = store
         self._cache: dict[bytes, bytes | None] = {}
-        data = store.get(_TIP)
+        data = store.get(TIP)
         if data is None:
             if store.get(JOINING) is not None:
                 raise UnavailableError(
@@ -162,10 +164,29 @@ class StateStore:
         self._cache[key] = value
         return value
 
+    def value_keys(self, after: bytes, most: int) -> list[bytes]:
+        """The next map keys that were ever written, ascending, behind one of them."""
+        return self._keys(b"m", after, most)
+
+    def logs(self, after: bytes, most: int) -> list[bytes]:
+        """The next names of logs, ascending, behind one of them."""
+        return self._keys(b"c", after, most)
+
+    def _keys(self, kind: bytes, after: bytes, most: int) -> list[bytes]:
+        start = kind + after + b"\0" if after else kind
+        stop = bytes([kind[0] + 1])
+        pairs = islice(self._store.scan(start, stop, reverse=False), most)
+        return [key[1:] for key, _ in pairs]
+
+    def places(self, after: bytes, most: int) -> list[tuple[bytes, bytes, bytes]]:
+        """The next places: their key, behind which to go on; the namespace; what stands there."""
+        keys = self._keys(b"p", after, most)
+        return [(key, key[:-_DIGITS], self._store.get(b"p" + key) or b"") for key in keys]
+
     def map_value(self, key: bytes) -> StoredValue | None:
         """The newest write of a map key, deletions included; never from memory."""
         data = self._store.get(b"m" + key)
-        return None if data is None else _VALUE.decode(data)
+        return None if data is None else VALUE.decode(data)
 
     def written_roots(self) -> list[tuple[int, bytes, bytes]]:
         """Of the newest heights that did not change the state after the first of them."""
@@ -305,6 +326,10 @@ class StateStore:
         for _, data in self._store.scan(b"w" + _FIRST, b"w" + _LAST, reverse=False):
             yield _REPLAY.decode(data)
 
+    def replay_bytes(self, height: int) -> bytes | None:
+        """The record of what one block of the window added to it."""
+        return self._store.get(b"w" + height.to_bytes(8, "big"))
+
     def locate(self, operation_id: bytes) -> Locator | None:
         """Where an operation or transaction id stands."""
         data = self._store.get(b"i" + operation_id)
@@ -352,7 +377,7 @@ class StateStore:
         batch += [(b"w" + gone.to_bytes(8, "big"), None) for gone in done.forgotten]
         if self.tip is None:
             batch.append((_FORMAT, _FORMAT_NUMBER))
-        batch.append((_TIP, encode(tip)))
+        batch.append((TIP, encode(tip)))
         self._store.write(batch)
         for key, value in maps:
             if key in self._cache:
@@ -362,6 +387,12 @@ class StateStore:
     def close(self) -> None:
         """Release the store."""
         self._store.close()
+
+
+def first_writes(beginning: int, tip: StateTip) -> list[Write]:
+    """What makes records that are complete a store which begins with a height."""
+    begins = beginning.to_bytes(8, "big")
+    return [(_BEGINNING, begins), (_FORMAT, _FORMAT_NUMBER), (TIP, encode(tip))]
 
 
 def history_key(level: int, index: int) -> bytes:
