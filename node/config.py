@@ -89,6 +89,14 @@ class RpcSection:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncSection:
+    """How a node that holds nothing comes by the chain."""
+
+    snapshot: bool = False
+    """Join from a snapshot of a recent height, without the blocks before it."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogSection:
     """`auto` is coloured text at a terminal and JSON lines elsewhere."""
 
@@ -105,6 +113,7 @@ class NodeConfig:
     p2p: P2pSection
     rpc: RpcSection
     log: LogSection = dataclasses.field(default_factory=LogSection)
+    sync: SyncSection = dataclasses.field(default_factory=SyncSection)
 
 
 def load_config(path: Path, environment: Mapping[str, str]) -> NodeConfig:
