@@ -32,7 +32,7 @@ from ledger.light.trust import (
     trust_genesis,
 )
 from ledger.merkle import Digest, head_from_path, sized_root, tree_head
-from ledger.replay import ENTRIES_TAG, CommittedWindow, ReplayBlock
+from ledger.replay import ENTRIES_TAG, SPAN_MS, CommittedWindow, NamespaceEntries, ReplayBlock
 from ledger.sparse import CHILDREN, Child, Leaf, SparseTree, TreeNode, hash_of, make_leaf, place_of
 from ledger.state import LogEntry
 from ledger.state_root import LOG, LOG_HEAD, MAP, LogHead, log_leaves, state_root, value_digest
@@ -156,10 +156,10 @@ class WindowEntries(Record, frozen=True):
 
 
 class WindowBlock(Record, frozen=True):
-    """What one block added to the window; `time` is that of its header, or any of its span."""
+    """What one block added to the window, and the ten seconds in which its time lies."""
 
     height: Count
-    time: Count
+    span: Annotated[int, Meta(ge=0, le=2**63 // SPAN_MS - 1)]
     namespaces: tuple[WindowEntries, ...]
 
 
@@ -168,7 +168,7 @@ NAMESPACES = Schema(tuple[NamespaceRoot, ...], max_bytes=NAMESPACES_BYTES)
 SUBTREE = Schema(SubtreeItem, max_bytes=SUBTREE_BYTES)
 RUN = Schema(RunItem, max_bytes=RUN_BYTES)
 WINDOW = Schema(tuple[WindowBlock, ...], max_bytes=WINDOW_BYTES)
-ENTRIES = Schema(ReplayBlock, max_bytes=ENTRIES_BYTES)
+ENTRIES = Schema(tuple[NamespaceEntries, ...], max_bytes=ENTRIES_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,14 +353,16 @@ def check_window(suite: CryptoSuite, base: Base, data: bytes) -> tuple[WindowBlo
     """
     blocks = WINDOW.decode(data)
     _ascend([block.height for block in blocks], "blocks of the replay window")
-    _ascend([block.time for block in blocks], "times of the replay window")
+    spans = [block.span for block in blocks]
+    _require(spans == sorted(spans), "spans of the replay window do not ascend")
     window, gone = CommittedWindow(suite), list[int]()
     for block in blocks:
         _require(block.namespaces != (), "a block that added nothing")
         added = [(item.module, item.level, item.count, item.digest) for item in block.namespaces]
         _ascend([item[:2] for item in added], "namespaces of the replay window")
-        gone += window.add_digests(block.height, block.time, added)
-    is_late = blocks and (blocks[-1].height, blocks[-1].time) > (base.height, base.header.time)
+        gone += window.add_digests(block.height, block.span * SPAN_MS, added)
+    newest = (base.height, base.header.time // SPAN_MS)
+    is_late = any((block.height, block.span) > newest for block in blocks[-1:])
     _require(not is_late, "the replay window reaches beyond the snapshot")
     gone += window.add_digests(base.height, base.header.time, ())
     _require(not gone, "the replay window holds what it has forgotten")
@@ -369,15 +371,17 @@ def check_window(suite: CryptoSuite, base: Base, data: bytes) -> tuple[WindowBlo
 
 
 def check_entries(digest: Digest, expected: WindowBlock, data: bytes) -> ReplayBlock:
-    """What one block added to the replay window. Raises: Rejected."""
-    block = ENTRIES.decode(data)
+    """What one block added to the replay window; of its time only the span is known.
+
+    Raises: Rejected.
+    """
+    namespaces = ENTRIES.decode(data)
     found = tuple(
         WindowEntries(item.module, item.level, item.count, digest(ENTRIES_TAG + item.entries))
-        for item in block.namespaces
+        for item in namespaces
     )
-    is_same = WindowBlock(block.height, block.time, found) == expected
-    _require(is_same, "other entries than the replay window has")
-    return block
+    _require(found == expected.namespaces, "other entries than the replay window has")
+    return ReplayBlock(expected.height, expected.span * SPAN_MS, namespaces)
 
 
 def _place(leaf: Leaf) -> str:

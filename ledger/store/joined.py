@@ -44,8 +44,8 @@ _SUBTREE = JOINING + b"s"
 _ENTRIES = JOINING + b"w"
 _LAST = JOINING + b"\xff"
 _END = b"\xff" * 64
-# So much waits for one synced write: about 50 ms each, twenty times for a million keys.
-_WRITE_BYTES = 8 * MIB
+# So much waits for one synced write: about 40 ms each, a hundred times for a million keys.
+_WRITE_BYTES = 2 * MIB
 _WIPED = 5_000
 
 

@@ -262,33 +262,23 @@ class StateStore:
         """The entry at a position: found in the newest block's appends that begin at or before."""
         if not 0 <= sequence < self.log_count(log):
             return None
+        write = self.log_write_at(log, sequence)
+        return write.entries[sequence - write.first_sequence]
+
+    def log_write_at(self, log: bytes, sequence: int) -> LogWrite:
+        """What the block appended that appended a counted entry.
+
+        Raises: StoreDamagedError.
+        """
         prefix = b"l" + log
         stop = prefix + (sequence + 1).to_bytes(8, "big")
         for _, data in self._store.scan(prefix + _FIRST, stop, reverse=True):
             write = _LOG_WRITE.decode(data)
-            return write.entries[sequence - write.first_sequence]
+            if sequence < write.first_sequence + len(write.entries):
+                return write
+            break
         where = f"entry {sequence} of log {log.hex()}"
         raise StoreDamagedError(Store.STATE, where, "it is counted but missing")
-
-    def log_entries(self, log: bytes, first: int, stop: int) -> Iterator[LogEntry]:
-        """The entries at positions from `first` up to `stop`, which are counted.
-
-        Raises: StoreDamagedError.
-        """
-        at, prefix = first, b"l" + log
-        while at < stop:
-            end = prefix + (at + 1).to_bytes(8, "big")
-            for _, data in self._store.scan(prefix + _FIRST, end, reverse=True):
-                write = _LOG_WRITE.decode(data)
-                found = write.entries[at - write.first_sequence : stop - write.first_sequence]
-                break
-            else:
-                found = ()
-            if not found:
-                where = f"entry {at} of log {log.hex()}"
-                raise StoreDamagedError(Store.STATE, where, "it is counted but missing")
-            yield from found
-            at += len(found)
 
     def log_find(self, log: bytes, key: bytes, after: int, limit: int, /) -> list[int]:
         """Ascending positions above `after` of entries with this key."""
@@ -326,9 +316,10 @@ class StateStore:
         for _, data in self._store.scan(b"w" + _FIRST, b"w" + _LAST, reverse=False):
             yield _REPLAY.decode(data)
 
-    def replay_bytes(self, height: int) -> bytes | None:
-        """The record of what one block of the window added to it."""
-        return self._store.get(b"w" + height.to_bytes(8, "big"))
+    def replay_block(self, height: int) -> ReplayBlock | None:
+        """What one block of the window added to it."""
+        data = self._store.get(b"w" + height.to_bytes(8, "big"))
+        return None if data is None else _REPLAY.decode(data)
 
     def locate(self, operation_id: bytes) -> Locator | None:
         """Where an operation or transaction id stands."""

@@ -14,7 +14,7 @@ from ledger.history import NodeReader, path_to_node
 from ledger.light.trust import LightBlock
 from ledger.membership import ValidatorHistory
 from ledger.merkle import Digest
-from ledger.replay import ENTRIES_TAG
+from ledger.replay import ENTRIES_TAG, SPAN_MS
 from ledger.snapshot import (
     RUN_ENTRIES,
     RUN_LEVEL,
@@ -30,7 +30,7 @@ from ledger.snapshot import (
     WindowBlock,
     WindowEntries,
 )
-from ledger.state import LogEntry
+from ledger.state import LogEntry, LogWrite
 from ledger.state_root import LOG
 from ledger.store.blocks import BlockStore, DecidedHeader
 from ledger.store.results import StateStore, StateTip
@@ -56,6 +56,7 @@ class SnapshotSource:
         self._blocks = blocks
         self._history = history
         self._tip: StateTip = tip
+        self._last: LogWrite | None = None
 
     @property
     def height(self) -> int:
@@ -150,12 +151,22 @@ class SnapshotSource:
         if first >= count:
             return None
         entries: list[LogEntry] = []
-        for entry in self._state.log_entries(log, first, min(first + RUN_ENTRIES, count)):
-            entries.append(entry)
-            if len(entries) % _STEP_KEYS == 0:
-                yield
+        stop = min(first + RUN_ENTRIES, count)
+        while first < stop:
+            write = self._write_at(log, first)
+            entries += write.entries[first - write.first_sequence : stop - write.first_sequence]
+            first = write.first_sequence + len(write.entries)
+            yield
         path = path_to_node(_LogNodes(self._state, log), self._digest, RUN_LEVEL, index, count)
         return encode(RunItem(tuple(entries), path))
+
+    def _write_at(self, log: bytes, position: int) -> LogWrite:
+        """What a block appended around a position: many runs lie in what one block appended."""
+        last = self._last
+        behind = 0 if last is None else last.first_sequence + len(last.entries)
+        if last is None or last.log != log or not last.first_sequence <= position < behind:
+            last = self._last = self._state.log_write_at(log, position)
+        return last
 
     def _window(self) -> Steps:
         blocks: list[WindowBlock] = []
@@ -169,13 +180,14 @@ class SnapshotSource:
                 )
                 for item in block.namespaces
             ]
-            blocks.append(WindowBlock(block.height, block.time, tuple(added)))
+            blocks.append(WindowBlock(block.height, block.time // SPAN_MS, tuple(added)))
             yield
         return encode(blocks)
 
     def _entries(self, height: int) -> Steps:
         yield
-        return self._state.replay_bytes(height)
+        block = self._state.replay_block(height)
+        return None if block is None else encode(block.namespaces)
 
 
 class _LogNodes(NodeReader):

@@ -8,9 +8,11 @@ import structlog
 from node.wal import WriteAheadLog
 from tests.node_simulation import mistakes, world
 from tests.node_simulation.run import judged, main, run_many
+from tests.node_simulation.snapshots import run_joining
 from tests.node_simulation.world import run_script, run_seed
 
 SLICE = 3
+JOINS = 8
 EVERY = 13
 EVERY_POWER_CUT = 55
 PATIENCE_S = 60
@@ -50,6 +52,15 @@ def test_a_node_cancelled_at_any_await_comes_back_and_agrees():
 
 def test_a_node_without_power_at_any_await_comes_back_and_agrees():
     deaths(EVERY_POWER_CUT, without_power=True)
+
+
+def test_a_machine_that_joins_from_snapshots_names_who_lies_and_survives_its_deaths(monkeypatch):
+    refused = []
+    for seed in range(JOINS):
+        result, joining = run_joining(seed, monkeypatch)
+        assert (seed, result.violation) == (seed, "")
+        refused += joining.refused
+    assert refused
 
 
 @pytest.mark.parametrize(
