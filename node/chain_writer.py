@@ -110,13 +110,24 @@ class ChainWriter:
         if state < stored - 1:
             problem = f"it is at {state} but blocks end at {stored}: state is lost"
             raise StoreDamagedError(Store.STATE, f"height {state}", problem)
-        first, beginning = self.blocks.first, self.executor.state.beginning
-        if first != beginning + 1:
-            problem = f"it begins after {beginning}, and blocks at {first}"
-            raise StoreDamagedError(Store.STATE, "its beginning", problem)
+        self._check_beginning(self.blocks.first - 1)
         if state and self.blocks.height_of(self.executor.state_tip.block_hash) != state:
             problem = "it was reached by a block that the store of blocks does not have"
             raise StoreDamagedError(Store.STATE, f"height {state}", problem)
+
+    def _check_beginning(self, below: int) -> None:
+        """Blocks and state begin together; a crash while blocks were pruned is finished.
+
+        Raises: StoreDamagedError.
+        """
+        state, blocks = self.executor.state, self.blocks
+        is_pruned = blocks.block(below) is None and blocks.decided(below) is not None
+        if state.beginning < below < self.tip.height and is_pruned:
+            state.writes(state.beginning)  # it is gone if the beginning is another
+            state.prune(below)
+        if state.beginning != below:
+            problem = f"it begins after {state.beginning}, and blocks at {below + 1}"
+            raise StoreDamagedError(Store.STATE, "its beginning", problem)
 
     def _load_demotions(self) -> None:
         newest = self.blocks.decided(self.blocks.height)
@@ -209,11 +220,11 @@ class ChainWriter:
         Then each of its transactions was executed, so that it is remembered and not found here, or
         had expired. Always false on a node that holds its chain from the first block on.
         """
-        beginning, state = self.executor.state.beginning, self.executor.state
-        if not beginning:
+        origin, state = self.blocks.origin, self.executor.state
+        if not origin:
             return False
-        decided = self.blocks.decided(beginning)
-        invariant(decided is not None, "the header of the beginning is kept")
+        decided = self.blocks.decided(origin)
+        invariant(decided is not None, "the header of the origin is kept")
         began = HEADER.decode(decided.header).time  # pyright: ignore[reportOptionalMemberAccess]
         for transaction in batch.transactions:
             valid_until = transaction.body.valid_until

@@ -51,6 +51,7 @@ from node.members import Members
 from node.mempool import Mempool
 from node.metrics import Metrics
 from node.ports import Ports, real_ports
+from node.pruning import Pruning
 from node.quarantine import open_log
 from node.queries import Queries
 from node.router import Router
@@ -127,6 +128,7 @@ class RunningNode:
         self._queries = Queries(self._writer)
         scrub = Scrub(self._executor.chain, blocks, self._state, self._writer.validators_at)
         self._scrub = ScrubTask(scrub, self._clock, self.metrics)
+        self._pruning = Pruning(blocks, self._state, self._pool, config.store.keep_blocks)
         backlog = Backlog(self._pool, lambda: self._router.queued_bytes)
         self._admission = Admission(
             self._executor, self._mempool, self._clock, self._stages, backlog.check
@@ -243,6 +245,7 @@ class RunningNode:
                 nursery.start_soon(self._evidence.run, self.submit, lambda: self._maker.is_author)
                 nursery.start_soon(self._expire)
                 nursery.start_soon(self._scrub.run)
+                nursery.start_soon(self._pruning.run)
                 nursery.start_soon(self._watch_disk)
                 _log.info("node_ready", node=self._identity.name, height=self.height)
                 task_status.started()

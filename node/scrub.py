@@ -108,16 +108,20 @@ class Scrub:
     def check(self, height: int) -> Iterator[None]:
         """Check all that is stored about an executed height, 0 for genesis, slice by slice.
 
-        Of heights below the beginning of the stores there is nothing to check.
+        Of pruned heights there are header and history, and below the origin there is nothing.
         Raises: StoreDamagedError.
         """
         store, found = Store.BLOCKS, None
-        if height < self._state.beginning:
+        origin, began = self._blocks.origin, self._state.beginning
+        if height < origin:
             return
         try:
-            if 0 < height == self._state.beginning:
+            if height <= began and began:
                 committed = self._committed(height)
-                yield from self._beginning.check(committed.state_root, committed.history_root)
+                if height > origin or not height:
+                    yield from self._pruned(height, committed)
+                if height == began:
+                    yield from self._beginning.check(committed.state_root, committed.history_root)
                 return
             if height:
                 found = _, _, certificate = self._block(height)
@@ -132,8 +136,31 @@ class Scrub:
             if found is not None:
                 store = Store.BODIES
                 yield from self._bodies(height, found[0], found[1])
-        except Rejected as refusal:
-            raise StoreDamagedError(store, f"height {height}", str(refusal)) from refusal
+        except (Rejected, StoreDamagedError) as error:
+            if began < height <= self._state.beginning:
+                return  # it was pruned between two slices
+            if isinstance(error, StoreDamagedError):
+                raise
+            raise StoreDamagedError(store, f"height {height}", str(error)) from error
+
+    def _pruned(self, height: int, committed: _Committed) -> Iterator[None]:
+        """What is left of a block: its header, linked and certified, and its place in history."""
+        decided = self._blocks.decided(height)
+        if height:
+            if decided is None:
+                raise _damaged(Store.BLOCKS, height, "the header is missing")
+            header, name = HEADER.decode(decided.header), self._name(height)
+            certificate = CERTIFICATE.decode(decided.certificate)
+            is_same = (
+                header.height == height
+                and header.previous_hash == self._name(height - 1)
+                and (certificate.height, certificate.block_hash) == (height, name)
+                and self._blocks.height_of(name) == height
+            )
+            _require(is_same, Store.BLOCKS, height, "the header is another")
+            verify_certificate(certificate, self._validators_at(height), self._chain)
+        yield
+        self._history(height, committed)
 
     def _header(self, height: int) -> bytes | None:
         decided = self._blocks.decided(height)
@@ -236,7 +263,7 @@ class Scrub:
     def _was_before(
         self, stored: Locator | None, here: tuple[int, int, int], any_id: TransactionId
     ) -> bool:
-        if stored is None:
+        if stored is None or stored.height < self._blocks.first:
             return self._state.beginning > 0
         return self._holds(stored, here, any_id)
 

@@ -1,7 +1,8 @@
-"""The scrub of what a store began with: the state that came with a snapshot, which no block wrote.
+"""The scrub of what a store began with: state that no block wrote which is held.
 
-What it decides: whether the values, the logs and the kept headers from a snapshot are still those
-that the header after it commits to. What blocks wrote later is not looked at here (node/scrub.py).
+It came with a snapshot, or the blocks that wrote it were pruned.
+What it decides: whether values, logs and kept headers are still those that the header after the
+beginning commits to. What blocks wrote later is not looked at here (node/scrub.py).
 Source: docs/decisions/0039-snapshots.md.
 """
 
@@ -47,13 +48,14 @@ class Beginning:
         self._blocks = blocks
         self._state = state
         self._validators_at = validators_at
-        self._height = state.beginning
+        self._height = 0
 
     def check(self, committed_state: bytes, committed_history: bytes) -> Iterator[None]:
         """All of it, in slices.
 
         Raises: StoreDamagedError, Rejected where a record is none.
         """
+        self._height = self._state.beginning
         yield from self._headers()
         stored = self._state.writes(self._height)
         found = state_root(self._digest, stored.namespaces_root, stored.writes_root)
@@ -79,8 +81,9 @@ class Beginning:
             yield
 
     def _headers(self) -> Iterator[None]:
-        """Every kept header is found by its hash and certified, the newest two linked."""
-        for height, decided in self._blocks.kept():
+        """Headers from before the origin are found by hash and certified, the newest two linked."""
+        origin = self._blocks.origin
+        for height, decided in self._blocks.kept(origin):
             header, name = HEADER.decode(decided.header), self._hash(decided)
             is_found = header.height == height and self._blocks.height_of(name) == height
             self._require(is_found, f"header {height} is not found by its hash", Store.BLOCKS)
@@ -90,9 +93,11 @@ class Beginning:
                 self._require(is_same, f"header {height} has another certificate", Store.BLOCKS)
                 verify_certificate(certificate, self._validators_at(height), self._chain)
             yield
-        newest = self._blocks.decided(self._height)
-        self._require(newest is not None, "the header of the beginning is gone", Store.BLOCKS)
-        before = self._blocks.decided(self._height - 1)
+        if not origin:
+            return
+        newest = self._blocks.decided(origin)
+        self._require(newest is not None, "the header of the origin is gone", Store.BLOCKS)
+        before = self._blocks.decided(origin - 1)
         name = self._chain.genesis_hash if before is None else self._hash(before)
         is_linked = newest is not None and HEADER.decode(newest.header).previous_hash == name
         self._require(is_linked, "the header before it is another", Store.BLOCKS)
@@ -110,12 +115,13 @@ class Beginning:
 
     def _value(self, key: bytes) -> None:
         stored = self._state.map_value(key)
-        if stored is None or stored.height != self._height:
+        if stored is None or stored.height > self._height:
             return  # a block wrote it since
         namespace, path = _split(key)
         place = map_place(self._digest, path)
         held = proved_digest(self._digest, self._state, namespace, place)
-        is_same = stored.value is not None and held == value_digest(self._digest, stored.value)
+        expected = None if stored.value is None else value_digest(self._digest, stored.value)
+        is_same = held == expected
         self._require(is_same, f"the value of {key.hex()} is another")
         is_placed = self._state.path_at(namespace, place) == MAP + path
         self._require(is_placed, f"the place of {key.hex()} is of another key")

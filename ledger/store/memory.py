@@ -59,6 +59,10 @@ class MemoryBodies:
     def sync(self) -> None:
         """Nothing to do."""
 
+    def drop_before(self, segment: int, /) -> None:
+        """Forget the bodies before one."""
+        self._bodies[:segment] = [b""] * min(segment, len(self._bodies))
+
     def read(self, place: Place, /) -> bytes | None:
         """The body at a place, unless it is not the one that was written."""
         body = self._bodies[place.segment][place.offset : place.offset + place.length]

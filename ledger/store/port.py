@@ -69,6 +69,13 @@ class Bodies(Protocol):
         """
         ...
 
+    def drop_before(self, segment: int, /) -> None:
+        """Delete the segments before one.
+
+        Raises: UnavailableError.
+        """
+        ...
+
     def read(self, place: Place, /) -> bytes | None:
         """The bytes at a place; None when they are cut off or not those that were written."""
         ...

@@ -147,9 +147,9 @@ class StateStore:
         self.tip = None if data is None else _STATE_TIP.decode(data)
         begins = store.get(_BEGINNING)
         self.beginning = 0 if begins is None else int.from_bytes(begins, "big")
-        """The height whose state this store began with: 0, or that of a snapshot.
+        """Up to this height what each block wrote is not kept: 0, or that of a snapshot or pruning.
 
-        What each block wrote, its receipts and where its ids stand are known above it alone.
+        The values of the state are, and the roots that the block of this height led to.
         """
 
     def get(self, key: bytes, /) -> bytes | None:
@@ -374,6 +374,19 @@ class StateStore:
             if key in self._cache:
                 self._cache[key] = value
         self.tip = tip
+
+    def prune(self, beginning: int) -> None:
+        """Forget in one write what the blocks up to a height wrote, and their receipts.
+
+        Where their ids stand is kept, so that who asks is told that the block was pruned.
+        """
+        writes: list[Write] = []
+        for height in range(self.beginning, beginning):
+            writes.append((b"s" + height.to_bytes(8, "big"), None))
+            writes.append((b"r" + (height + 1).to_bytes(8, "big"), None))
+        writes.append((_BEGINNING, beginning.to_bytes(8, "big")))
+        self._store.write(writes)
+        self.beginning = beginning
 
     def close(self) -> None:
         """Release the store."""

@@ -9,8 +9,8 @@ from rpc.client import RpcFailure
 
 from .running import RealNetwork, foreground, until
 
-KILLS = (0.4, 0.7, 1.0)
-"""Seconds after its start at which the joining node is killed."""
+KILLS_S = (0.0, 0.02, 0.1)
+"""So long after it began to fetch the joining node is killed."""
 
 
 @pytest.fixture
@@ -47,10 +47,12 @@ def test_a_node_that_lost_everything_joins_from_a_snapshot_and_takes_part(networ
     network.kill(victim)
     forget_everything(network, victim)
     config.write_text(config.read_text() + "\n[sync]\nsnapshot = true\n")
-    for seconds in KILLS:
+    for seconds in KILLS_S:
         with foreground(config) as process:
+            said = next(line for line in process.stdout if '"join' in line or "node_ready" in line)
             time.sleep(seconds)
             process.kill()
+    assert '"joining"' in said
     network.start(victim)
     register_many(network, 9_000, 50)
     network.agree()
