@@ -47,6 +47,8 @@ _PATIENCE = 3
 # So long nobody may serve a snapshot before another one is chosen.
 _GONE_S = 15.0
 _REPORT_S = 5.0
+# How often it says that it waits for somebody who serves.
+_SILENCE_S = 30.0
 _log = structlog.get_logger("join")
 
 
@@ -224,8 +226,12 @@ class SnapshotJoin:
 
     async def _choose(self) -> Base:
         """The snapshot that most peers offer; one that was begun, if anybody still serves it."""
-        begun = self._begun()
+        begun, since = self._begun(), trio.current_time()
         while True:
+            if trio.current_time() - since > _SILENCE_S:
+                advice = "at the birth of a chain nobody can: start without `snapshot = true`"
+                _log.warning("nobody_serves_snapshots", links=len(self._sources), advice=advice)
+                since = trio.current_time()
             for source in self._sources.values():
                 source.base = None
             with trio.move_on_after(limits.SNAPSHOT_CHOICE_MS / 1_000):

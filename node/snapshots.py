@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import trio
 
-from ledger.snapshot import Item
+from ledger.snapshot import Item, Kind
 from ledger.store.port import KeyValueStore
 from ledger.store.results import StateStore
 from ledger.store.snapshot_source import SnapshotSource
@@ -31,6 +31,7 @@ class _View:
     store: KeyValueStore
     taken_ms: int
     source: SnapshotSource | None = None
+    window: bytes = b""
     used_ms: int = 0
     readers: int = 0
 
@@ -46,6 +47,7 @@ class Snapshots:
         self._before: _View | None = None
         self._newest = self._open()
         self._last: tuple[int, Item, bytes] | None = None
+        self._turn = trio.Lock()
         writer.on_block(self._on_block)
 
     @property
@@ -101,7 +103,8 @@ class Snapshots:
         view.used_ms = self._clock.now_ms()
         view.readers += 1
         try:
-            data = await self._item(view, request.item)
+            async with self._turn:
+                data = await self._item(view, request.item)
         finally:
             view.readers -= 1
         end = request.offset + limits.SNAPSHOT_PART_BYTES
@@ -115,7 +118,14 @@ class Snapshots:
         return known[-1] if known else None
 
     async def _item(self, view: _View, item: Item) -> bytes:
-        """An item; the last one is remembered, because a large one is asked for part by part."""
+        """An item, one at a time whoever asks.
+
+        The last one is remembered, because a large one is asked for part by part, and so is the
+        window, which is the dearest.
+        """
+        is_window = item.kind == Kind.WINDOW
+        if is_window and view.window:
+            return view.window
         if self._last is not None and self._last[:2] == (view.height, item):
             return self._last[2]
         if view.source is None:
@@ -133,7 +143,10 @@ class Snapshots:
                 data = end.value or b""
                 break
             await trio.sleep(trio.current_time() - began)
-        self._last = (view.height, item, data)
+        if is_window:
+            view.window = data
+        else:
+            self._last = (view.height, item, data)
         return data
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ Source: docs/decisions/0039-snapshots.md.
 """
 
 from collections.abc import Sequence
+from itertools import islice
 
 from ledger.block import empty_root
 from ledger.codec import Record, Schema, encode
@@ -85,18 +86,15 @@ class JoinedState:
         self._waiting, self._waiting_bytes = [], 0
         # The mark goes first and comes first: there is never a record without it.
         self._store.write([(JOINING, b"")])
-        while batch := self._some_keys():
-            self._store.write([(key, None) for key in batch])
+        after = b""
+        while keys := self._some_keys(after):
+            self._store.write([(key, None) for key in keys if key != JOINING])
+            after = keys[-1] + b"\0"
         self._store.write([(JOINING, base.encoded)])
 
-    def _some_keys(self) -> list[bytes]:
-        found: list[bytes] = []
-        for key, _ in self._store.scan(b"", _END, reverse=False):
-            if key != JOINING:
-                found.append(key)
-            if len(found) == _WIPED:
-                break
-        return found
+    def _some_keys(self, start: bytes) -> list[bytes]:
+        # Each time from where the last one ended: what is deleted is not passed over again.
+        return [key for key, _ in islice(self._store.scan(start, _END, reverse=False), _WIPED)]
 
     def logs_below(self, namespace: bytes, place: str) -> Sequence[FoundLog] | None:
         """The logs of a subtree whose leaves are here; None when it is not here."""

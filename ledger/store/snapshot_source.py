@@ -35,6 +35,8 @@ from ledger.state_root import LOG
 from ledger.store.blocks import BlockStore, DecidedHeader
 from ledger.store.results import StateStore, StateTip
 
+# So many times the keys of a subtree are looked at where most were deleted.
+_DELETED = 4
 _STEP_KEYS = 64
 """Keys looked up between two looks at an event loop: about 0.7 ms."""
 
@@ -122,18 +124,19 @@ class SnapshotSource:
         return encode(found)
 
     def _subtree(self, namespace: bytes, place: str) -> Steps:
+        if not self._state.tree_root(namespace):
+            return None
         leaves: list[PlacedValue] = []
-        size = seen = 0
-        for path in self._state.placed(namespace, place):
-            seen += 1
+        size = 0
+        for seen, path in enumerate(self._state.placed(namespace, place), 1):
             if seen % _STEP_KEYS == 0:
                 yield
             value = self._value(namespace, path)
-            if value is None:
-                continue  # it was deleted
-            leaves.append(PlacedValue(path, value))
-            size += len(path) + len(value)
-            if len(leaves) > 1 and (len(leaves) > SNAPSHOT_KEYS or size > SNAPSHOT_BYTES):
+            if value is not None:  # else it was deleted
+                leaves.append(PlacedValue(path, value))
+                size += len(path) + len(value)
+            is_much = max(len(leaves), seen // _DELETED) > SNAPSHOT_KEYS or size > SNAPSHOT_BYTES
+            if len(leaves) > 1 and is_much:
                 node = self._state.tree_node(namespace, place)
                 return None if node is None else encode(SubtreeItem(node, ()))
         return encode(SubtreeItem(b"", tuple(leaves))) if leaves else None
