@@ -18,7 +18,6 @@ from ledger.store.results import StateStore
 from node import limits
 from node.batches import BatchPool
 
-_SLICE_BLOCKS = 32
 _log = structlog.get_logger("pruning")
 
 
@@ -65,8 +64,7 @@ class Pruning:
         for height in range(first, stop):
             found = self._lowest(height)
             lowest = lowest if found is None else min(lowest, found)
-            if height % _SLICE_BLOCKS == 0:
-                await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
         pending = self._pool.first_segment
         lowest = lowest if pending is None else min(lowest, pending)
         if lowest > self._blocks.first_segment:

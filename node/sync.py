@@ -202,7 +202,10 @@ class BlockSync:
     async def _wait_for_archive(self, start: int, ahead: Sequence[Address]) -> None:
         """Everybody who is ahead began after the block that is missing here: others may connect."""
         lowest = min(self._firsts[peer] for peer in ahead)
-        advice = "link to a node that holds all blocks, or join anew from a snapshot"
+        advice = (
+            "link to a node that holds all blocks; or set `snapshot = true` in [sync], stop the "
+            "node and run `kanglian node rebuild --config FILE --store blocks`"
+        )
         _log.error("blocks_pruned", missing=start, lowest=lowest, advice=advice)
         await trio.sleep(_PRUNED_S)
 

@@ -56,6 +56,7 @@ from tests.unit.node_core.chains import (
     make_transaction,
     register,
 )
+from tests.unit.node_core.test_membership import governed_chain
 
 HEAD_ITEM = Item(int(Kind.HEAD))
 
@@ -220,6 +221,26 @@ def test_a_node_that_joined_goes_on_as_the_others_do():
     assert joined.tip == chain.tip
     assert joined.blocks.block(joined.blocks.first - 1) is None
     assert joined.blocks.decided(joined.blocks.first - 1).header
+
+
+def test_at_any_height_around_changes_of_validators_a_node_joins_and_goes_on():
+    chain, joined_at, left_at = governed_chain()
+    copy = LocalChain()
+    views = [copy.state_data.snapshot()]
+    for height in range(1, chain.tip.height):
+        trio.run(append_synced, copy.writer, fetched(chain, height), lambda _height: None)
+        views.append(copy.state_data.snapshot())
+    assert 2 < joined_at < left_at < chain.tip.height
+    for height, view in enumerate(views[1:], 1):
+        young = JoinedChain(source_of(chain, view))
+        assert young.tip.height == height
+        young.follow(chain)
+        assert young.tip == chain.tip
+        for number in range(1, chain.tip.height + 3):
+            assert young.writer.validators_at(number) == chain.writer.validators_at(number)
+        changes = [Queries(one.writer)._changes(chain.tip.height) for one in (young, chain)]
+        assert changes[0] == changes[1]
+        assert len(changes[0]) == 2
 
 
 def test_below_its_beginning_a_node_answers_by_name():
