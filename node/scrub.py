@@ -118,10 +118,13 @@ class Scrub:
         try:
             if height <= began and began:
                 committed = self._committed(height)
+                # Pruning goes on between two slices, and this record is the first to go.
+                stored = self._state.writes(height) if height == began else None
                 if height > origin or not height:
                     yield from self._pruned(height, committed)
-                if height == began:
-                    yield from self._beginning.check(committed.state_root, committed.history_root)
+                if stored is not None:
+                    roots = committed.state_root, committed.history_root
+                    yield from self._beginning.check(height, stored, *roots)
                 return
             if height:
                 found = _, _, certificate = self._block(height)

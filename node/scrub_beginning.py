@@ -26,7 +26,7 @@ from ledger.state_root import (
 )
 from ledger.state_tree import proved_digest
 from ledger.store.blocks import BlockStore, DecidedHeader
-from ledger.store.results import StateStore, pack_rows
+from ledger.store.results import StateStore, StoredWrites, pack_rows
 from ledger.transaction import Chain
 from ledger.validators import ValidatorSet
 from ledger.votes import CERTIFICATE, verify_certificate
@@ -50,14 +50,15 @@ class Beginning:
         self._validators_at = validators_at
         self._height = 0
 
-    def check(self, committed_state: bytes, committed_history: bytes) -> Iterator[None]:
-        """All of it, in slices.
+    def check(
+        self, height: int, stored: StoredWrites, committed_state: bytes, committed_history: bytes
+    ) -> Iterator[None]:
+        """All of it, in slices. `stored` is what is kept of the height, which may be pruned soon.
 
         Raises: StoreDamagedError, Rejected where a record is none.
         """
-        self._height = self._state.beginning
+        self._height = height
         yield from self._headers()
-        stored = self._state.writes(self._height)
         found = state_root(self._digest, stored.namespaces_root, stored.writes_root)
         self._require(found == committed_state, "roots are not those of the next header")
         root = tree_head(_History(self._state), self._digest, self._height + 1)

@@ -10,16 +10,21 @@ from typing import Any
 import trio
 
 from ledger.snapshot import Kind
-from node.config import SyncSection
+from node import limits
+from node.config import NodeConfig, StoreSection, SyncSection
 from node.joining import SnapshotJoin
+from node.pruning import Pruning
 from node.snapshots import Snapshots
 from node.wire import SnapshotPart
 
+from . import world as world_module
 from .checker import fail
+from .clients import Clients
 from .machine import KEPT, NAMES, Machine, Storage
 from .world import World
 
 JOINER, LIAR = 3, 1
+KEPT_BLOCKS = 30
 LOAD = 40
 STEPS = 400
 """Of the joiner's tasks, at most so many to a death; a whole join takes about as many."""
@@ -129,3 +134,29 @@ def run_joining(seed: int, patch: Any) -> tuple[Any, JoiningWorld]:
     if not result.violation and {name for name, _ in world.refused} - {NAMES[LIAR]}:
         return replace(result, violation="an honest server was refused"), world
     return result, world
+
+
+def prune_soon(patch: Any) -> list[int]:
+    """All machines but the first keep few blocks; how many steps of pruning there were, so far."""
+    steps = [0]
+    true_step, plain = Pruning.step, world_module.config_of
+
+    def step(self: Pruning) -> bool:
+        is_pruned = true_step(self)
+        steps[0] += is_pruned
+        return is_pruned
+
+    async def unanswered(*_: object) -> None:
+        """What is pruned is not answered."""
+
+    def config(index: int, nodes: int) -> NodeConfig:
+        return replace(
+            plain(index, nodes), store=StoreSection(keep_blocks=KEPT_BLOCKS if index else 0)
+        )
+
+    patch.setattr(limits, "PRUNED_HEIGHTS", 4)
+    patch.setattr(limits, "PRUNE_TICK_MS", 100)
+    patch.setattr(Pruning, "step", step)
+    patch.setattr(Clients, "check_answers", unanswered)
+    patch.setattr(world_module, "config_of", config)
+    return steps
