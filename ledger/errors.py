@@ -77,6 +77,8 @@ class Reason(StrEnum):
     """No proof of such an answer exists, so a client that verifies every answer does not ask."""
     REVOKED = "revoked"
     """The authority took the node's last certificate back and has not readmitted it."""
+    PRUNED = "pruned"
+    """It lies below the lowest height that this node holds; an archive has it."""
     BAD_STATEMENT = "bad_statement"
     """A node's statement, or a set of them, cannot release a node from quarantine."""
     BAD_BACKUP = "bad_backup"

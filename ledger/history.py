@@ -135,12 +135,23 @@ def inclusion_path(reader: NodeReader, digest: Digest, index: int, size: int) ->
 
     Cost: O(log size) steps of O(log size) nodes on the right edge.  Source: RFC 6962 2.1.1.
     """
-    invariant(0 <= index < size, "the entry is not in the log")
+    return path_to_node(reader, digest, 0, index, size)
+
+
+def path_to_node(
+    reader: NodeReader, digest: Digest, level: int, index: int, size: int
+) -> tuple[bytes, ...]:
+    """The same from the node of a level that begins with entry `index << level`.
+
+    The last node of a level may be incomplete; its head takes the place of its hash.
+    """
+    invariant(0 <= index << level < size, "the entry is not in the log")
+    first = index << level
     path: list[bytes] = []
     start, end = 0, size
-    while end - start > 1:
+    while end - start > 1 << level:
         split = split_point(start, end)
-        if index < split:
+        if first < split:
             path.append(range_head(reader, digest, split, end))
             end = split
         else:

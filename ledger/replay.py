@@ -12,6 +12,7 @@ docs/decisions/0028-replay-root.md.
 """
 
 from collections import deque
+from collections.abc import Sequence
 
 from ledger import limits
 from ledger.codec import Record, Schema, encode
@@ -158,18 +159,28 @@ class CommittedWindow:
         Cost: per namespace of the block about 65 hashes, whatever the number of entries, and one
         hash over the entries.
         """
-        digest, span = self._suite.digest, block.time // SPAN_MS
-        for item in block.namespaces:
-            key = (item.module, item.level)
+        digest = self._suite.digest
+        added = [
+            (item.module, item.level, item.count, digest(ENTRIES_TAG + item.entries))
+            for item in block.namespaces
+        ]
+        return self.add_digests(block.height, block.time, added)
+
+    def add_digests(
+        self, height: int, time: int, added: Sequence[tuple[str, int, int, bytes]]
+    ) -> tuple[int, ...]:
+        """The same from module, level, number and hash of the entries of each namespace."""
+        digest, span = self._suite.digest, time // SPAN_MS
+        for module, level, count, entries in added:
+            key = (module, level)
             window = self._namespaces.get(key)
             if window is None:
                 window = self._namespaces[key] = _NamespaceWindow()
-            added = (block.height, item.count, digest(ENTRIES_TAG + item.entries))
-            window.add(digest, span, BLOCK_TAG + encode(added))
+            window.add(digest, span, BLOCK_TAG + encode((height, count, entries)))
             self._leaves.pop(key, None)
-        if block.namespaces:
-            self._blocks.append((span, block.height))
-        return self._advance(block.time)
+        if added:
+            self._blocks.append((span, height))
+        return self._advance(time)
 
     def _advance(self, time_ms: int) -> tuple[int, ...]:
         oldest = (time_ms - limits.REPLAY_WINDOW_MS) // SPAN_MS

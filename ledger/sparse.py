@@ -139,15 +139,15 @@ class SparseTree:
         if child is not None and all(key != child.place for key, _ in changes):
             leaves.append(child)
             leaves.sort(key=_place)
-        return self._grown(place, leaves)
+        return self.grown(place, leaves)
 
-    def _grown(self, place: str, leaves: Sequence[Leaf]) -> Child:
-        """A subtree that begins with these leaves, which ascend."""
+    def grown(self, place: str, leaves: Sequence[Leaf]) -> Child:
+        """What stands at `place` over these leaves alone, which ascend; `root` stays as it is."""
         if len(leaves) < 2:
             return leaves[0] if leaves else None
         node = TreeNode()
         for digit, part in _by_digit(leaves, len(place), _place):
-            node.cells[CHILDREN + digit] = self._grown(place + _DIGITS[digit], part)
+            node.cells[CHILDREN + digit] = self.grown(place + _DIGITS[digit], part)
         return self._settled(place, node, range(CHILDREN, 2 * CHILDREN))
 
     def _changed(self, place: str, node: TreeNode, changes: Sequence[Change]) -> Child:

@@ -27,8 +27,8 @@ BLOCKS_LOG = b"\0blocks"
 """The path of the log of a namespace's blocks; no contract has a name that begins so."""
 
 # The first byte of a key in a namespace's tree.
-_MAP = b"\0"
-_LOG = b"\1"
+MAP = b"\0"
+LOG = b"\1"
 _ENTRY = LEAF + LOG_ENTRY_TAG
 
 
@@ -93,12 +93,12 @@ def namespace_of(key: bytes) -> bytes:
 
 def map_place(digest: Digest, path: bytes) -> str:
     """Where a map key stands in the tree of its namespace."""
-    return place_of(digest, _MAP + path)
+    return place_of(digest, MAP + path)
 
 
 def log_place(digest: Digest, path: bytes) -> str:
     """Where the head of a log stands in the tree of its namespace."""
-    return place_of(digest, _LOG + path)
+    return place_of(digest, LOG + path)
 
 
 def value_digest(digest: Digest, value: bytes) -> bytes:

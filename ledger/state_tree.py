@@ -23,6 +23,8 @@ from ledger.sparse import Change, Child, SparseTree, TreeNode, hash_of, place_of
 from ledger.sparse_proof import StatePath, prove, root_of_path
 from ledger.state import WriteSet
 from ledger.state_root import (
+    LOG,
+    MAP,
     LogTip,
     log_leaves,
     log_place,
@@ -96,6 +98,8 @@ class TreeChanges:
     nodes: Sequence[tuple[Namespace, Digits, bytes | None]]
     roots: Sequence[tuple[Namespace, bytes]]
     logs: Sequence[GrownLog]
+    placed: Sequence[tuple[Namespace, Digits, bytes]]
+    """What stands at the places that may be new: the byte of a map or log, and the path."""
 
 
 @dataclass(slots=True)
@@ -289,6 +293,7 @@ class StateTree:
         changes: dict[Namespace, list[Change]] = {}
         leaves: dict[bytes, list[bytes]] = {}
         grown: list[GrownLog] = []
+        placed: list[tuple[Namespace, Digits, bytes]] = []
         for write in writes.logs:
             log, namespace = write.log, namespace_of(write.log)
             hashes = leaves[log] = log_leaves(digest, write.entries)
@@ -298,13 +303,19 @@ class StateTree:
             )
             tip = self._tips[log] = LogTip(height, frontier)
             grown.append(GrownLog(log, tip, write.first_sequence, rows))
-            place = log_place(digest, log[len(namespace) :])
+            path = log[len(namespace) :]
+            place = log_place(digest, path)
+            if before is None:
+                placed.append((namespace, place, LOG + path))
             value = value_digest(digest, encode(tip.head(digest)))
             changes.setdefault(namespace, []).append((place, value))
         for key, value in writes.maps:
             namespace = namespace_of(key)
-            version.values[key] = self._reader.get(key)
-            place = map_place(digest, key[len(namespace) :])
+            old = version.values[key] = self._reader.get(key)
+            path = key[len(namespace) :]
+            place = map_place(digest, path)
+            if old is None:
+                placed.append((namespace, place, MAP + path))
             held = None if value is None else value_digest(digest, value)
             changes.setdefault(namespace, []).append((place, held))
         nodes = self._update(changes, version)
@@ -318,6 +329,7 @@ class StateTree:
             nodes=nodes,
             roots=[(name, encode_child(self._trees[name].root)) for name in changes],
             logs=grown,
+            placed=placed,
         )
 
     def _update(

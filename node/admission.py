@@ -172,9 +172,22 @@ class Admission:
         if transaction.id in self._mempool:
             return True
         if self._executor.window.seen(transaction.id, valid_until):
+            self._check_held(transaction)
             return True
         is_expired = valid_until < moment.chain_ms
         return is_expired and self._executor.state.locate(transaction.id) is not None
+
+    def _check_held(self, transaction: Transaction) -> None:
+        """A result of before this node's beginning is known elsewhere alone; nobody waits for it.
+
+        Raises: Rejected(PRUNED).
+        """
+        executor = self._executor
+        if not executor.state.beginning or executor.is_executing:
+            return
+        if executor.state.locate(transaction.id) is None:
+            detail = "it was executed before this node began"
+            raise Rejected(Reason.PRUNED, detail, lowest=executor.state.beginning + 1)
 
     def _check_account(self, transaction: Transaction, moment: _Moment) -> None:
         body = transaction.body

@@ -21,7 +21,7 @@ from ledger.store.blocks import STORED_BLOCK, BlockStore
 from ledger.store.bodies import BodyFiles
 from ledger.store.leveldb import LevelStore
 from ledger.transaction import Chain
-from node.backup_channel import BlockSource, blocks_from_node
+from node.backup_channel import BlockSource, blocks_from_node, require_all
 from node.damage import refuse_marked
 from node.folder_lock import FolderInUseError, locked
 from node.restore_mark import refuse_unfinished
@@ -85,6 +85,7 @@ def _block_source(data_dir: Path, chain: Chain) -> Generator[BlockSource]:
         bodies = BodyFiles(data_dir / Store.BODIES)
         stack.callback(bodies.close)
         blocks = BlockStore(level, bodies)
+        require_all(blocks.first)
         yield BlockSource(blocks.height, stored_blocks(blocks, blocks.height))
 
 

@@ -45,12 +45,16 @@ _ROOT = 0
 
 
 class StreamHead(Record, frozen=True):
-    """The first record: of which chain, up to which height. Then come blocks, from 1 on."""
+    """The first record: of which chain, up to which height. Then come blocks, from 1 on.
+
+    `lowest` is the first height whose block the node holds; if it is not 1, nothing follows.
+    """
 
     version: int
     genesis_hash: bytes
     group: int
     height: int
+    lowest: int
 
 
 _HEAD_BYTES = 128
@@ -112,14 +116,19 @@ class BackupChannel:
                 await self._send_all(stream)
             except (trio.BrokenResourceError, trio.TooSlowError):
                 _log.warning("backup_broken_off")
+            except Rejected as refusal:
+                # Pruning may begin while blocks are sent.
+                _log.warning("backup_broken_off", problem=str(refusal))
             finally:
                 self._streams -= 1
 
     async def _send_all(self, stream: trio.SocketStream) -> None:
-        height, chain = self._height(), self._chain
+        height, lowest, chain = self._height(), self._blocks.first, self._chain
         _log.info("backup_begins", height=height)
-        head = StreamHead(_VERSION, chain.genesis_hash, chain.group, height)
+        head = StreamHead(_VERSION, chain.genesis_hash, chain.group, height, lowest)
         await self._send(stream, frame(encode(head)))
+        if lowest > 1:
+            return
         for piece in self._pieces(height):
             await self._send(stream, piece)
             await trio.sleep(BACKUP_PAUSE_MS / 1_000)
@@ -189,7 +198,15 @@ def _source(take: Callable[[int], bytes], chain: Chain) -> BlockSource:
         raise UnavailableError("the node has another version; use the command that it came with")
     if (head.genesis_hash, head.group) != (chain.genesis_hash, chain.group):
         raise Rejected(Reason.WRONG_CHAIN, "the node serves another chain than genesis_file")
+    require_all(head.lowest)
     return BlockSource(head.height, (take_block(read) for _ in range(head.height)))
+
+
+def require_all(lowest: int) -> None:
+    """Raises: Rejected(PRUNED) when the first blocks of the chain are not there."""
+    if lowest > 1:
+        detail = "this node does not hold the whole chain; back up one that does"
+        raise Rejected(Reason.PRUNED, detail, lowest=lowest)
 
 
 def channel_name(data_dir: Path) -> str:

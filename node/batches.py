@@ -70,6 +70,11 @@ class BatchPool:
         """Make the bodies of all batches durable."""
         self._bodies.sync()
 
+    @property
+    def first_segment(self) -> int | None:
+        """The lowest segment in which the body of a pending batch lies."""
+        return min((pending.place.segment for pending in self._pending.values()), default=None)
+
     def place(self, digest: BatchDigest) -> Place:
         """Where the body of a pending batch lies."""
         return self._pending[digest].place

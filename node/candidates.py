@@ -176,8 +176,12 @@ class Candidates:
     def _verdict(self, check: Check) -> Verdict:
         candidate = self._known[check.value]
         try:
-            self._writer.check_block(candidate.block, candidate.header, self.batches(check.value))
+            batches = self.batches(check.value)
+            self._writer.check_block(candidate.block, candidate.header, batches)
         except Rejected:
+            return Verdict.INVALID
+        # Others know whether it was ordered; this node cannot vouch for it.
+        if any(self._writer.may_be_older(batch) for batch in batches):
             return Verdict.INVALID
         return Verdict.VALID if self._is_timely(check, candidate) else Verdict.UNTIMELY
 

@@ -16,7 +16,7 @@ from ledger.errors import InvariantError, Reason, Rejected, Store, StoreDamagedE
 from ledger.genesis import Genesis
 from ledger.ids import BlockHash, Height, Round, ValidatorIndex
 from ledger.membership import EFFECTIVE_AFTER, ValidatorHistory
-from ledger.store.blocks import BlockStore, StoredBlock
+from ledger.store.blocks import BlockStore, DecidedHeader, StoredBlock
 from ledger.store.port import Place
 from ledger.validators import ValidatorSet
 from ledger.votes import CERTIFICATE, Certificate, verify_certificate
@@ -56,6 +56,28 @@ class ChainWriter:
         """The set that rules a height: of the past, the next or the one after, not beyond."""
         invariant(height <= self.tip.height + EFFECTIVE_AFTER, "that set is not decided yet")
         return self.history.at(height)
+
+    def require_held(self, height: int) -> None:
+        """The whole block of an executed height is here.
+
+        Raises: Rejected(PRUNED) below the lowest one that this node holds.
+        """
+        lowest = self.blocks.first
+        if height < lowest:
+            detail = "this node does not hold the block; ask one that holds all"
+            raise Rejected(Reason.PRUNED, detail, height=height, lowest=lowest)
+
+    def decided(self, height: int) -> DecidedHeader:
+        """The header of an executed height and a certificate for it.
+
+        Raises: Rejected(PRUNED) where they were not kept.
+        """
+        found = self.blocks.decided(height)
+        if found is None or not found.certificate:
+            self.require_held(height)
+        if found is None:
+            raise InvariantError(f"block {height} is missing from the store")
+        return found
 
     def on_block(self, listener: Callable[[DecidedBlock], None]) -> None:
         """Call `listener` after each executed and durable block."""
@@ -110,20 +132,35 @@ class ChainWriter:
         if state < stored - 1:
             problem = f"it is at {state} but blocks end at {stored}: state is lost"
             raise StoreDamagedError(Store.STATE, f"height {state}", problem)
+        self._check_beginning(self.blocks.first - 1)
         if state and self.blocks.height_of(self.executor.state_tip.block_hash) != state:
             problem = "it was reached by a block that the store of blocks does not have"
             raise StoreDamagedError(Store.STATE, f"height {state}", problem)
 
+    def _check_beginning(self, below: int) -> None:
+        """Blocks and state begin together; a crash while blocks were pruned is finished.
+
+        Raises: StoreDamagedError.
+        """
+        state, blocks = self.executor.state, self.blocks
+        is_pruned = blocks.block(below) is None and blocks.decided(below) is not None
+        if state.beginning < below < self.tip.height and is_pruned:
+            state.writes(state.beginning)  # it is gone if the beginning is another
+            state.prune(below)
+        if state.beginning != below:
+            problem = f"it begins after {state.beginning}, and blocks at {below + 1}"
+            raise StoreDamagedError(Store.STATE, "its beginning", problem)
+
     def _load_demotions(self) -> None:
-        stored = self.blocks.block(self.blocks.height)
-        if stored is None:
+        newest = self.blocks.decided(self.blocks.height)
+        if newest is None:
             return
-        self.certificate = stored.certificate
-        header = HEADER.decode(BLOCK.decode(stored.block).header)
+        self.certificate = newest.certificate
+        header = HEADER.decode(newest.header)
         self._demotions = header.demotions
-        before = self.blocks.block(header.height - 1)
+        before = self.blocks.decided(header.height - 1)
         if before is not None:
-            self._demotions_before = HEADER.decode(BLOCK.decode(before.block).header).demotions
+            self._demotions_before = HEADER.decode(before.header).demotions
 
     def read_block(self, height: int) -> DecidedBlock:
         """A stored block with its parsed batches.
@@ -198,6 +235,25 @@ class ChainWriter:
         for digest in block.batches:
             if self.blocks.has_batch(digest):
                 raise Rejected(Reason.BAD_BLOCK, rule="a batch was ordered before")
+
+    def may_be_older(self, batch: Batch) -> bool:
+        """Whether a block that this node never had may have ordered this batch already.
+
+        Then each of its transactions was executed, so that it is remembered and not found here, or
+        had expired. Always false on a node that holds its chain from the first block on.
+        """
+        origin, state = self.blocks.origin, self.executor.state
+        if not origin:
+            return False
+        decided = self.blocks.decided(origin)
+        invariant(decided is not None, "the header of the origin is kept")
+        began = HEADER.decode(decided.header).time  # pyright: ignore[reportOptionalMemberAccess]
+        for transaction in batch.transactions:
+            valid_until = transaction.body.valid_until
+            is_known = self.executor.window.seen(transaction.id, valid_until)
+            if valid_until >= began and not (is_known and state.locate(transaction.id) is None):
+                return False
+        return True
 
     def _check_certificate(self, certificate: bytes) -> None:
         tip = self.tip

@@ -21,10 +21,14 @@ from msgspec import Meta
 from ledger.addresses import AddressKind, decode_text
 from ledger.errors import KanglianError, Rejected
 from ledger.ids import Name
+from ledger.limits import EVIDENCE_HEIGHTS
 
 OVERRIDE_PREFIX = "KANGLIAN__"
 CONFIG_FILE_BYTES = 1024 * 1024
 """128 peers take about 16 KB."""
+
+KEPT_BLOCKS = EVIDENCE_HEIGHTS
+"""The fewest blocks a node keeps: more than a snapshot or the replay window reaches back."""
 
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Host = Annotated[str, Meta(min_length=1, max_length=253)]
@@ -89,6 +93,22 @@ class RpcSection:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncSection:
+    """How a node that holds nothing comes by the chain."""
+
+    snapshot: bool = False
+    """Join from a snapshot of a recent height, without the blocks before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSection:
+    """How much of the past a node keeps."""
+
+    keep_blocks: Annotated[int, Meta(ge=0)] = 0
+    """So many of the newest blocks, with bodies and receipts; 0 keeps all: an archive."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogSection:
     """`auto` is coloured text at a terminal and JSON lines elsewhere."""
 
@@ -105,6 +125,8 @@ class NodeConfig:
     p2p: P2pSection
     rpc: RpcSection
     log: LogSection = dataclasses.field(default_factory=LogSection)
+    sync: SyncSection = dataclasses.field(default_factory=SyncSection)
+    store: StoreSection = dataclasses.field(default_factory=StoreSection)
 
 
 def load_config(path: Path, environment: Mapping[str, str]) -> NodeConfig:
@@ -132,6 +154,10 @@ def load_config(path: Path, environment: Mapping[str, str]) -> NodeConfig:
         named = f"{key}: {problem}" if key else problem
         raise ConfigError(path, named, "correct this key or remove its override") from None
     _check_peers(path, config)
+    if 0 < config.store.keep_blocks < KEPT_BLOCKS:
+        problem = f"store.keep_blocks is {config.store.keep_blocks}, at least {KEPT_BLOCKS}"
+        advice = "keep that many, or 0 for all; what is younger is needed by others"
+        raise ConfigError(path, problem, advice)
     return config
 
 

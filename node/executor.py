@@ -67,6 +67,8 @@ class Executor:
         self._genesis = genesis
         self._stages = stages
         self._tip: Tip | None = None
+        self.is_executing = False
+        """Whether a block is under way: ids of it are remembered and not found yet."""
         self._tree = StateTree(self.chain.suite.digest, state)
         if state.tip is None:
             self._install_genesis()
@@ -160,6 +162,14 @@ class Executor:
         header = block.header
         invariant(header.height == tip.height + 1, "blocks execute in order, once")
         invariant(header.previous_hash == tip.block_hash, "a block executes on the one before it")
+        self.is_executing = True
+        try:
+            await self._execute(tip, block)
+        finally:
+            self.is_executing = False
+
+    async def _execute(self, tip: StateTip, block: DecidedBlock) -> None:
+        header = block.header
         overlay = Overlay(self.state)
         context = BlockContext(header.height, header.time)
         self.window.advance(header.time)

@@ -114,7 +114,7 @@ class LightQueries:
     async def batches(self, height: int, first: int) -> BatchesPage:
         """The batches of a block in its order, from index `first` on."""
         blocks = self._writer.blocks
-        digests = BLOCK.decode(self._stored(height)[0]).batches
+        digests = BLOCK.decode(self._stored(height)).batches
         wires: list[bytes] = []
         size = 0
         for digest in digests[first:]:
@@ -128,6 +128,7 @@ class LightQueries:
 
     async def receipts(self, height: int, first: int) -> ReceiptsPage:
         """The receipts of a block, namespaces ascending, from index `first` of all on."""
+        self._writer.require_held(height)
         results = self._writer.executor.state.receipts(height)
         await trio.lowlevel.checkpoint()
         counts = tuple((item.module, item.level, len(item.receipts)) for item in results)
@@ -141,19 +142,19 @@ class LightQueries:
         return ReceiptsPage(counts, tuple(rest))
 
     def _light_block(self, height: int) -> bytes:
-        block, certificate = self._stored(height)
-        data = BLOCK.decode(block).header
-        header = HEADER.decode(data)
+        found = self._writer.decided(height)
+        header = HEADER.decode(found.header)
         has_changed = header.next_validators_hash != header.validators_hash
         members = self._writer.history.at(height + 1).members if has_changed else ()
-        return encode(LightBlock(data, certificate, members))
+        return encode(LightBlock(found.header, found.certificate, members))
 
     def _header(self, height: int) -> bytes:
-        return BLOCK.decode(self._stored(height)[0]).header
+        return self._writer.decided(height).header
 
-    def _stored(self, height: int) -> tuple[bytes, bytes]:
-        """Raises: InvariantError when the block of an executed height is not there."""
+    def _stored(self, height: int) -> bytes:
+        """Raises: Rejected(PRUNED), InvariantError when the block is not there."""
+        self._writer.require_held(height)
         stored = self._writer.blocks.block(height)
         if stored is None:
             raise InvariantError(f"block {height} is missing from the store")
-        return stored.block, stored.certificate
+        return stored.block

@@ -76,6 +76,34 @@ SYNC_BYTES = 512 * KIB
 """Records of one answer: 0.4 s of a 10 Mbit/s line, so that votes are not kept waiting."""
 SYNC_BATCHES = 32
 """Bodies that a node in sync asks for before it executes: 32 MiB at most, or one block's."""
+SNAPSHOT_PART_BYTES = 256 * KIB
+"""One frame of a snapshot: 0.2 s of a 10 Mbit/s line, as long as a vote may wait."""
+SNAPSHOT_INTERVAL = 1_000
+"""Heights between two snapshots that all nodes serve; who joins executes at most so many blocks,
+and those that were decided while it joined."""
+SNAPSHOT_VIEWS = 3
+"""Snapshots held at once: what is overwritten while they are held stays on disk."""
+SNAPSHOT_AGE_MS = 3_600_000
+"""How long one is held at most: ten million keys take seven minutes."""
+SNAPSHOT_IN_USE_MS = 60_000
+"""One that was asked for within this time is let go last."""
+SNAPSHOT_PULLS_PER_PEER = 4
+"""Items asked of one peer at a time; a quarter of what may wait for a peer."""
+SNAPSHOT_PULLS = 16
+"""Items asked for at a time of all peers."""
+SNAPSHOT_TIMEOUT_MS = 10_000
+"""After this an item is asked of another peer: four parts over a slow line, and a busy server."""
+SNAPSHOT_CHOICE_MS = 3_000
+"""How long a node that joins hears offers after the first good one."""
+SNAPSHOT_RETRY_MS = 1_000
+"""How often it asks again when nobody can serve."""
+PRUNED_HEIGHTS = 32
+"""Blocks that are pruned in one write: about 2 ms."""
+PRUNE_TICK_MS = 1_000
+"""How often a node that prunes looks: 32 blocks a second are three times what a chain decides."""
+PRUNE_LOOK_BLOCKS = 8_192
+"""Of so many of the oldest blocks the bodies are looked at before older ones are deleted: a batch
+waits at most 600 seconds for its block, which are 4,000 blocks under load."""
 OPEN_REQUESTS = 1_024
 """Questions to one peer that are remembered, so that a late answer is told from an unasked one."""
 PULLS_PER_PEER = 2

@@ -5,6 +5,7 @@ node stops, because a half node is worse than none.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import structlog
@@ -14,16 +15,13 @@ from consensus.core import Core
 from consensus.timeouts import Timeouts
 from contracts.interface import Method
 from genesis.networks import read_genesis
-from ledger.addresses import AddressKind, decode_text, encode_text
+from ledger.addresses import AddressKind, encode_text
 from ledger.batch import Batch
 from ledger.codec import Record
 from ledger.errors import Reason, Rejected, UnavailableError, invariant
 from ledger.genesis import Genesis
 from ledger.ids import (
     Address,
-    GroupId,
-    Height,
-    TimestampMs,
     TransactionId,
     ValidatorIndex,
 )
@@ -49,11 +47,13 @@ from node.executor import DecidedBlock, Executor
 from node.identity import check_links, identify
 from node.keystore import LoadedKey, PassphraseSource, load_key
 from node.light import LightQueries
+from node.linking import Standing, make_network
 from node.members import Members
 from node.mempool import Mempool
 from node.metrics import Metrics
 from node.ports import Ports, real_ports
 from node.proofs import Proofs
+from node.pruning import Pruning
 from node.quarantine import open_log
 from node.queries import Queries
 from node.restore_mark import refuse_unfinished
@@ -61,18 +61,28 @@ from node.router import Router
 from node.scrub import Scrub
 from node.scrub_task import ScrubTask
 from node.service import Committed, ConsensusView, FoundBlock, FoundTransaction, Info, PeerView
+from node.snapshots import Snapshots
 from node.stages import StageClock
 from node.sync import BlockSync
 from p2p.frames import FrameKind
-from p2p.hello import HelloIdentity
-from p2p.network import Network, NetworkConfig, PeerAddress, Surroundings
+from p2p.network import Network
 from p2p.scoring import Offence
 
 _log = structlog.get_logger("node")
 
 
-def open_node(config: NodeConfig, passphrase: PassphraseSource) -> "RunningNode":
-    """The node of a configuration on this machine: opens keys, genesis and stores.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that a node is made of: read, checked and opened."""
+
+    config: NodeConfig
+    genesis: Genesis
+    key: LoadedKey
+    ports: Ports
+
+
+def prepare(config: NodeConfig, passphrase: PassphraseSource) -> Prepared:
+    """Open keys, genesis and the stores on this machine.
 
     Raises: ConfigError, PrivateFileError, Rejected(BAD_GENESIS | HALF_FINISHED), UnavailableError,
         InvariantError; each names the file and what to do.
@@ -82,7 +92,17 @@ def open_node(config: NodeConfig, passphrase: PassphraseSource) -> "RunningNode"
     key = load_key(config.node.key_file, passphrase)
     refuse_marked(config.node.data_dir)
     refuse_unfinished(config.node.data_dir)
-    return RunningNode(config, genesis, key, real_ports(config))
+    return Prepared(config, genesis, key, real_ports(config))
+
+
+def open_node(config: NodeConfig, passphrase: PassphraseSource) -> "RunningNode":
+    """The node of a configuration on this machine. Raises: as `prepare`."""
+    return start_node(prepare(config, passphrase))
+
+
+def start_node(prepared: Prepared) -> "RunningNode":
+    """The node of what was prepared, whose stores are its own from now on. Raises: as `prepare`."""
+    return RunningNode(prepared.config, prepared.genesis, prepared.key, prepared.ports)
 
 
 class RunningNode:
@@ -114,6 +134,7 @@ class RunningNode:
         self._light = LightQueries(self._writer)
         scrub = Scrub(self._executor.chain, blocks, self._state, self._writer.validators_at)
         self._scrub = ScrubTask(scrub, self._clock, self.metrics)
+        self._pruning = Pruning(blocks, self._state, self._pool, config.store.keep_blocks)
         backlog = Backlog(self._pool, lambda: self._router.queued_bytes)
         self._admission = Admission(
             self._executor, self._mempool, self._clock, self._stages, backlog.check
@@ -138,6 +159,7 @@ class RunningNode:
             blame=self.blame,
         )
         self._driver.is_behind = lambda: self._sync.is_behind
+        self._snapshots = Snapshots(self._writer, ports.state, self._clock)
         self._router = self._make_router()
         self._network = self._make_network()
         self._network.on_twin(lambda host, port: self._driver.post(TwinSeen(f"{host}:{port}")))
@@ -192,6 +214,7 @@ class RunningNode:
             pool=self._pool,
             admission=self._admission,
             sync=self._sync,
+            snapshots=self._snapshots,
             clock=self._clock,
             stages=self._stages,
             metrics=self.metrics,
@@ -199,32 +222,18 @@ class RunningNode:
         )
 
     def _make_network(self) -> Network:
-        config, chain = self._config, self._executor.chain
-        identity = HelloIdentity(
-            genesis_hash=chain.genesis_hash,
-            group=GroupId(chain.group),
-            address=self._identity.address,
-            role=self._members.role(self._identity.address) or "observer",
-            digest=chain.suite.digest,
-            sign=self._identity.sign,
-            verify=chain.suite.verify,
-            is_allowed=self._members.is_allowed,
-            is_revoked=self._members.is_revoked,
+        def voters() -> list[Address]:
+            return [Address(item.address) for item in self._writer.validators.members]
+
+        return make_network(
+            self._config.p2p,
+            self._executor.chain,
+            self._identity,
+            self._members,
+            self._ports,
+            self._router,
+            Standing(lambda: self.height, voters),
         )
-        surroundings = Surroundings(
-            now_ms=lambda: TimestampMs(self._clock.now_ms()),
-            height=lambda: Height(self._executor.state_tip.height),
-            jitter=self._ports.jitter,
-            random_bytes=self._ports.random_bytes,
-            voters=lambda: [Address(item.address) for item in self._writer.validators.members],
-        )
-        peers = tuple(
-            PeerAddress(decode_text(peer.address)[1], peer.host, peer.port)
-            for peer in config.p2p.peers
-        )
-        listen = NetworkConfig(config.p2p.listen_host, config.p2p.listen_port, peers)
-        log = structlog.get_logger("p2p")
-        return Network(listen, identity, self._ports.transport, self._router, surroundings, log)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Recover, listen, take part; until cancelled.
@@ -242,6 +251,7 @@ class RunningNode:
                 nursery.start_soon(self._evidence.run, self.submit, lambda: self._maker.is_author)
                 nursery.start_soon(self._expire)
                 nursery.start_soon(self._scrub.run)
+                nursery.start_soon(self._pruning.run)
                 nursery.start_soon(self._watch_disk)
                 _log.info("node_ready", node=self._identity.name, height=self.height)
                 task_status.started()
@@ -250,9 +260,8 @@ class RunningNode:
 
     def _close(self) -> None:
         self._log_file.close()
-        self._ports.state.close()
-        self._ports.blocks.close()
-        self._ports.bodies.close()
+        self._snapshots.close()
+        self._ports.close()
 
     async def _watch_disk(self) -> None:
         await self._space.watch(
@@ -355,6 +364,7 @@ class RunningNode:
             mode="flat",
             peers=len(self._network.peers),
             syncing=self._sync.is_behind,
+            lowest=self._writer.blocks.first,
         )
 
     def peers(self) -> tuple[PeerView, ...]:

@@ -39,6 +39,12 @@ class Ports:
     jitter: Callable[[], float]
     random_bytes: Callable[[int], bytes]
 
+    def close(self) -> None:
+        """Close the stores."""
+        self.state.close()
+        self.blocks.close()
+        self.bodies.close()
+
 
 def real_ports(config: NodeConfig) -> Ports:
     """This machine: its clock, its network, and the stores in the data folder.

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ledger.block import BLOCK
 from ledger.crypto.suite import CryptoSuite
 from ledger.errors import (
     InvariantError,
@@ -114,6 +113,7 @@ class Proofs:
         return None if place is None else await self._receipt(any_id, place)
 
     async def _receipt(self, any_id: bytes, place: Locator) -> ReceiptDocument:
+        self._queries.writer.require_held(place.height)
         anchor = self._anchor(place.height + 1)
         trees = self._trees.get(place.height)
         if trees is None:
@@ -153,7 +153,7 @@ class Proofs:
         anchor = self._anchor(upper)
         if not 1 <= height < upper:
             raise UnavailableError(f"height {height} is not one from 1 to below height {upper}")
-        header, _ = self._stored_header(height)
+        header = self._queries.writer.decided(height).header
         return prove_header(header, _StoredHistory(self._state), self._digest, anchor)
 
     def history(self, size: int, under: int | None) -> HistoryDocument:
@@ -198,16 +198,11 @@ class Proofs:
             )
         anchor = self._anchors.get(height)
         if anchor is None:
-            header, certificate = self._stored_header(height)
-            anchor = make_anchor(header, certificate, self._queries.changes(height))
+            found = self._queries.writer.decided(height)
+            changes = self._queries.changes(height)
+            anchor = make_anchor(found.header, found.certificate, changes)
             _keep(self._anchors, height, anchor)
         return anchor
-
-    def _stored_header(self, height: int) -> tuple[bytes, bytes]:
-        stored = self._queries.writer.blocks.block(height)
-        if stored is None:
-            raise InvariantError(f"block {height} is missing from the store")
-        return BLOCK.decode(stored.block).header, stored.certificate
 
 
 def _keep(cache: dict[K, T], key: K, item: T) -> None:

@@ -56,9 +56,13 @@ class Queries:
         _remember(self._recent, block.header.height, found)
 
     async def block(self, height: int) -> FoundBlock | None:
-        """A stored and executed block, or None."""
+        """A stored and executed block, or None.
+
+        Raises: Rejected(PRUNED) below the lowest one that this node holds.
+        """
         if not 1 <= height <= self._executor.state_tip.height:
             return None
+        self.writer.require_held(height)
         found = self._recent.get(height) or self._read.get(height)
         if found is None:
             found = await self._read_block(height)
@@ -193,11 +197,10 @@ class Queries:
         history = self.writer.history
         found: list[ValidatorChange] = []
         for first in history.changes(height):
-            stored = self.writer.blocks.block(first - 1)
-            invariant(stored is not None, "a set rules from an executed block on")
-            if stored is not None:
-                header = BLOCK.decode(stored.block).header
-                found.append(describe_change(header, stored.certificate, history.at(first)))
+            kept = self.writer.blocks.decided(first - 1)
+            invariant(kept is not None, "the header of every change is kept")
+            if kept is not None:
+                found.append(describe_change(kept.header, kept.certificate, history.at(first)))
         return found
 
     def read(

@@ -81,6 +81,11 @@ async def rebuild_state(data_dir: Path, genesis: Genesis, advance: Advance) -> R
     _require_folders(data_dir, (Store.BLOCKS, Store.BODIES))
     fresh = data_dir / _FRESH
     with _stores(data_dir, fresh) as (blocks, state):
+        if blocks.first > 1:
+            raise UnavailableError(
+                f"the blocks here begin at {blocks.first}, so the state cannot be executed anew; "
+                "rebuild the blocks instead (--store blocks), and the node fetches both from peers"
+            )
         executor = Executor(genesis, state, StageClock())
         writer = ChainWriter(genesis, blocks, executor, StageClock())
         for height in range(executor.state_tip.height + 1, blocks.height + 1):

@@ -234,6 +234,7 @@ class _Bodies:
         self.append = files.append
         self.read = files.read
         self.close = files.close
+        self.drop_before = files.drop_before
 
     def sync(self) -> None:
         """Later."""

@@ -38,6 +38,7 @@ from node.clock import Clock
 from node.driver import ConsensusDriver
 from node.driver_parts import BatchArrived
 from node.metrics import Metrics
+from node.snapshots import Snapshots
 from node.stages import Stage, StageClock
 from node.sync import BlockSync, serve
 from p2p.frames import Frame, FrameKind
@@ -77,6 +78,7 @@ class Router:
         pool: BatchPool,
         admission: Admission,
         sync: BlockSync,
+        snapshots: Snapshots,
         clock: Clock,
         stages: StageClock,
         metrics: Metrics,
@@ -88,6 +90,7 @@ class Router:
         self._pool = pool
         self._admission = admission
         self._sync = sync
+        self._snapshots = snapshots
         self._clock = clock
         self._stages = stages
         self._metrics = metrics
@@ -189,6 +192,8 @@ class Router:
                 self._on_block_request(peer, wire.BLOCK_REQUEST.decode(payload))
             case FrameKind.BLOCK_RESPONSE:
                 self._sync.receive(peer.address, *wire.split_answer(payload))
+            case FrameKind.SNAPSHOT_REQUEST:
+                await self._on_snapshot_request(peer, wire.SNAPSHOT_REQUEST.decode(payload))
             case _:
                 raise PeerProtocolError(f"a frame of kind {kind.name} after the hello")
 
@@ -280,6 +285,12 @@ class Router:
         response = encode(serve(self._writer.blocks, self._writer.tip.height, request))
         peer.charge_served(len(response))
         peer.send(FrameKind.BLOCK_RESPONSE, wire.answer(request.number, response))
+
+    async def _on_snapshot_request(self, peer: Peer, request: wire.SnapshotRequest) -> None:
+        """Nothing else of this peer is read meanwhile, so it has one question in work at a time."""
+        part = encode(await self._snapshots.part(request))
+        peer.charge_served(len(part))
+        peer.send(FrameKind.SNAPSHOT_RESPONSE, wire.answer(request.number, part))
 
     async def _enqueue(self, peer: Peer, payload: bytes) -> None:
         """Queue a batch for verification; a full queue stops reading from this link."""

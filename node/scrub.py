@@ -42,6 +42,8 @@ from ledger.merkle import tree_head as head_of
 from ledger.receipts import RECEIPT, RECEIPT_TAG, Receipt, Status
 from ledger.state import LogWrite, WriteSet
 from ledger.state_root import (
+    LOG,
+    MAP,
     LogTip,
     log_leaves,
     log_place,
@@ -58,6 +60,7 @@ from ledger.transaction import Chain, Transaction, operation_ids, parse_transact
 from ledger.validators import ValidatorSet
 from ledger.votes import CERTIFICATE, Certificate, verify_certificate
 from node.limits import SCRUB_HASHES, SCRUB_TRANSACTIONS, SCRUB_VALUES
+from node.scrub_beginning import Beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class Scrub:
         self._digest = chain.suite.digest
         self._blocks = blocks
         self._state = state
+        self._beginning = Beginning(chain, blocks, state, validators_at)
 
     @property
     def height(self) -> int:
@@ -104,10 +108,24 @@ class Scrub:
     def check(self, height: int) -> Iterator[None]:
         """Check all that is stored about an executed height, 0 for genesis, slice by slice.
 
+        Of pruned heights there are header and history, and below the origin there is nothing.
         Raises: StoreDamagedError.
         """
         store, found = Store.BLOCKS, None
+        origin, began = self._blocks.origin, self._state.beginning
+        if height < origin:
+            return
         try:
+            if height <= began and began:
+                committed = self._committed(height)
+                # Pruning goes on between two slices, and this record is the first to go.
+                stored = self._state.writes(height) if height == began else None
+                if height > origin or not height:
+                    yield from self._pruned(height, committed)
+                if stored is not None:
+                    roots = committed.state_root, committed.history_root
+                    yield from self._beginning.check(height, stored, *roots)
+                return
             if height:
                 found = _, _, certificate = self._block(height)
                 yield
@@ -121,12 +139,35 @@ class Scrub:
             if found is not None:
                 store = Store.BODIES
                 yield from self._bodies(height, found[0], found[1])
-        except Rejected as refusal:
-            raise StoreDamagedError(store, f"height {height}", str(refusal)) from refusal
+        except (Rejected, StoreDamagedError) as error:
+            if began < height <= self._state.beginning:
+                return  # it was pruned between two slices
+            if isinstance(error, StoreDamagedError):
+                raise
+            raise StoreDamagedError(store, f"height {height}", str(error)) from error
+
+    def _pruned(self, height: int, committed: _Committed) -> Iterator[None]:
+        """What is left of a block: its header, linked and certified, and its place in history."""
+        decided = self._blocks.decided(height)
+        if height:
+            if decided is None:
+                raise _damaged(Store.BLOCKS, height, "the header is missing")
+            header, name = HEADER.decode(decided.header), self._name(height)
+            certificate = CERTIFICATE.decode(decided.certificate)
+            is_same = (
+                header.height == height
+                and header.previous_hash == self._name(height - 1)
+                and (certificate.height, certificate.block_hash) == (height, name)
+                and self._blocks.height_of(name) == height
+            )
+            _require(is_same, Store.BLOCKS, height, "the header is another")
+            verify_certificate(certificate, self._validators_at(height), self._chain)
+        yield
+        self._history(height, committed)
 
     def _header(self, height: int) -> bytes | None:
-        stored = self._blocks.block(height)
-        return None if stored is None else BLOCK.decode(stored.block).header
+        decided = self._blocks.decided(height)
+        return None if decided is None else decided.header
 
     def _name(self, height: int) -> bytes:
         """The hash of the block of a height."""
@@ -207,7 +248,8 @@ class Scrub:
     ) -> None:
         """A transaction's ids are found where they were executed first.
 
-        Only a duplicate, or one that was expired, may have been executed before.
+        Only a duplicate, or one that was expired, may have been executed before; if that was before
+        the beginning of the stores, it is found nowhere.
         """
         first, found = receipts.take(transaction)
         was_before = found[0].status in (Status.DUPLICATE, Status.EXPIRED)
@@ -218,10 +260,15 @@ class Scrub:
         expected.setdefault(transaction.id, Locator(*here, 0, first))
         for any_id, locator in expected.items():
             stored = self._state.locate(any_id)
-            is_found = stored == locator or (
-                was_before and stored is not None and self._holds(stored, here, any_id)
-            )
+            is_found = stored == locator or (was_before and self._was_before(stored, here, any_id))
             _require(is_found, Store.STATE, here[0], f"id {any_id.hex()} is not found in its place")
+
+    def _was_before(
+        self, stored: Locator | None, here: tuple[int, int, int], any_id: TransactionId
+    ) -> bool:
+        if stored is None or stored.height < self._blocks.first:
+            return self._state.beginning > 0
+        return self._holds(stored, here, any_id)
 
     def _holds(self, locator: Locator, here: tuple[int, int, int], any_id: TransactionId) -> bool:
         """Whether an id stands at an earlier place."""
@@ -304,12 +351,18 @@ class Scrub:
         elif newest is not None:
             is_held = newest.value == value and self._is_in_tree(key, value)
         _require(is_held, Store.STATE, height, f"the value of {key.hex()} is not what it wrote")
+        namespace, path = _split(key)
+        is_placed = self._is_placed(namespace, MAP, path, map_place(self._digest, path))
+        _require(is_placed, Store.STATE, height, f"the place of {key.hex()} is of another key")
 
     def _is_in_tree(self, key: bytes, value: bytes | None) -> bool:
-        namespace = namespace_of(key)
-        place = map_place(self._digest, key[len(namespace) :])
+        namespace, path = _split(key)
+        place = map_place(self._digest, path)
         held = proved_digest(self._digest, self._state, namespace, place)
         return held == (None if value is None else value_digest(self._digest, value))
+
+    def _is_placed(self, namespace: bytes, kind: bytes, path: bytes, place: str) -> bool:
+        return self._state.path_at(namespace, place) == kind + path
 
     def _log_nodes(self, height: int, write: LogWrite, leaves: Sequence[bytes]) -> Iterator[None]:
         """The nodes of the log's tree that the block completed, and those on their left."""
@@ -329,8 +382,10 @@ class Scrub:
         tip = self._state.log_tip(log)
         if tip is None or frontier.count < tip.frontier.count:
             return
-        namespace = namespace_of(log)
-        place = log_place(self._digest, log[len(namespace) :])
+        namespace, path = _split(log)
+        place = log_place(self._digest, path)
+        is_placed = self._is_placed(namespace, LOG, path, place)
+        _require(is_placed, Store.STATE, height, f"the place of {log.hex()} is of another log")
         head = value_digest(self._digest, encode(LogTip(height, frontier).head(self._digest)))
         is_same = (
             tip == LogTip(height, frontier)
@@ -387,6 +442,11 @@ class _Receipts:
         if len(found) < count:
             raise Rejected(Reason.MALFORMED, "receipts are missing")
         return first, [RECEIPT.decode(item) for item in found]
+
+
+def _split(key: bytes) -> tuple[bytes, bytes]:
+    namespace = namespace_of(key)
+    return namespace, key[len(namespace) :]
 
 
 def _damaged(store: Store, height: int, problem: str) -> StoreDamagedError:

@@ -44,9 +44,9 @@ class Sentinel:
         """At the start: the newest certificates that this node holds, the very last included."""
         newest = self._writer.blocks.height
         for height in range(max(1, newest - DUPLICATE_HEIGHTS + 1), newest + 1):
-            stored = self._writer.blocks.block(height)
-            if stored is not None:
-                self._inspect(stored.certificate)
+            decided = self._writer.blocks.decided(height)
+            if decided is not None and decided.certificate:
+                self._inspect(decided.certificate)
 
     def on_block(self, decided: DecidedBlock) -> None:
         """Both certificates of a new block: its own, and the one that it carries."""

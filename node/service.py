@@ -43,6 +43,8 @@ class Info:
     mode: str
     peers: int
     syncing: bool
+    lowest: int = 1
+    """The lowest height whose block this node holds."""
 
 
 @dataclass(frozen=True, slots=True)

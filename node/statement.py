@@ -70,7 +70,7 @@ def make_statement(
 ) -> Statement:
     """The statement of a stopped node; `log` is what `read_log` gives."""
     height = blocks.height
-    stored = blocks.block(height)
+    decided = blocks.decided(height)
     recovered, is_whole = log
     ended = recovered.ended
     is_intact = (
@@ -90,7 +90,7 @@ def make_statement(
         made_ms=now_ms,
         is_damaged=not is_intact,
         height=height,
-        certificate="" if stored is None else stored.certificate.hex(),
+        certificate="" if decided is None else decided.certificate.hex(),
         proposal=proposal.hex(),
         prevotes=tuple(item.hex() for item in prevotes),
         latest=tuple(item.hex() for item in seen.latest()),

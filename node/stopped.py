@@ -12,7 +12,7 @@ import msgspec
 
 from consensus.messages import NO_ROUND
 from genesis.networks import read_genesis
-from ledger.block import BLOCK, block_hash
+from ledger.block import block_hash
 from ledger.errors import Reason, Rejected
 from ledger.genesis import chain_of
 from ledger.store.blocks import BlockStore
@@ -80,10 +80,8 @@ class StoppedNode:
         return self.identity.name
 
     def _hash_at(self, height: int) -> bytes | None:
-        stored = self.blocks.block(height)
-        if stored is None:
-            return None
-        return block_hash(BLOCK.decode(stored.block).header, self.chain.suite)
+        decided = self.blocks.decided(height)
+        return None if decided is None else block_hash(decided.header, self.chain.suite)
 
     def _check_quarantine(self, log: WriteAheadLog, entry: LoggedRelease) -> None:
         ended, before = log.recovered.ended, log.recovered.release

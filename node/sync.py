@@ -11,6 +11,7 @@ Source: architecture section 5; research consensus-reliability section 1.6; deci
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import structlog
 import trio
 
 from ledger.batch import Batch, check_batch, decode_batch
@@ -35,6 +36,9 @@ _GRACE_S = 0.3
 _PATIENCE = 3
 # How long such a peer's claims are not heard.
 _DISTRUST_S = 60.0
+# How often a node that nobody can give the next block says so.
+_PRUNED_S = 10.0
+_log = structlog.get_logger("sync")
 _FORGERIES = (Reason.BAD_SIGNATURE, Reason.BAD_CERTIFICATE)
 
 
@@ -95,6 +99,7 @@ class BlockSync:
         self.target = 0
         """The highest height for which a certificate was verified; no claim can raise it."""
         self._tips: dict[Address, int] = {}
+        self._firsts: dict[Address, int] = {}
         self._failures: dict[Address, int] = {}
         self._ignored_until: dict[Address, float] = {}
         self._requests: Requests[_Question] = Requests()
@@ -145,6 +150,7 @@ class BlockSync:
     def forget(self, peer: Address) -> None:
         """The link is gone."""
         self._tips.pop(peer, None)
+        self._firsts.pop(peer, None)
         self._failures.pop(peer, None)
         self._requests.forget(peer)
         self.fetch.disconnect(peer)
@@ -165,7 +171,11 @@ class BlockSync:
         """One question to the most promising peer, and all that follows from its answer."""
         start = self._height + 1
         ahead = [peer for peer, tip in self._tips.items() if tip >= start]
-        peer = min(ahead, key=lambda address: (self._failures.get(address, 0), address))
+        holding = [peer for peer in ahead if self._firsts.get(peer, 0) <= start]
+        if not holding:
+            await self._wait_for_archive(start, ahead)
+            return
+        peer = min(holding, key=lambda address: (self._failures.get(address, 0), address))
         try:
             blocks = await self._ask(peer, start)
             await self._apply(peer, await self._verify(start, blocks))
@@ -189,6 +199,16 @@ class BlockSync:
             self._deliver(ClaimDropped(peer))
         await trio.sleep(_GRACE_S)
 
+    async def _wait_for_archive(self, start: int, ahead: Sequence[Address]) -> None:
+        """Everybody who is ahead began after the block that is missing here: others may connect."""
+        lowest = min(self._firsts[peer] for peer in ahead)
+        advice = (
+            "link to a node that holds all blocks; or set `snapshot = true` in [sync], stop the "
+            "node and run `kanglian node rebuild --config FILE --store blocks`"
+        )
+        _log.error("blocks_pruned", missing=start, lowest=lowest, advice=advice)
+        await trio.sleep(_PRUNED_S)
+
     async def _ask(self, peer: Address, start: int) -> tuple[SyncedBlock, ...]:
         """What a peer answers in time; nothing otherwise, and then a late answer is not used."""
         question = _Question(start, limits.SYNC_BLOCKS)
@@ -208,7 +228,9 @@ class BlockSync:
         response: BlockResponse = BLOCK_RESPONSE.decode(body)
         if len(response.blocks) > question.count:
             raise PeerOffenceError(Offence.MALFORMED, "more blocks than asked for")
-        if not response.blocks and self._tips.get(peer, 0) >= question.start:
+        self._firsts[peer] = response.first
+        is_held = self._tips.get(peer, 0) >= question.start >= response.first
+        if not response.blocks and is_held:
             self._blame(peer, Offence.FRUITLESS, f"has not block {question.start} that it claims")
         question.blocks = response.blocks
         question.answered.set()
@@ -320,4 +342,4 @@ def serve(blocks: BlockStore, tip: int, request: BlockRequest) -> BlockResponse:
         if found and size > limits.SYNC_BYTES:
             break
         found.append(SyncedBlock(stored.block, stored.certificate))
-    return BlockResponse(tip, tuple(found))
+    return BlockResponse(tip, tuple(found), blocks.first)

@@ -24,9 +24,10 @@ from ledger.ids import (
     SignatureBytes,
     ValidatorIndex,
 )
+from ledger.snapshot import Item
 from ledger.transaction import Chain
 from ledger.votes import VoteType, proposal_digest, vote_digest
-from node.limits import SYNC_BLOCKS
+from node.limits import SNAPSHOT_PART_BYTES, SYNC_BLOCKS
 
 Index = Annotated[int, Meta(ge=0, lt=limits.VALIDATORS)]
 ValidRound = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
@@ -89,10 +90,34 @@ class SyncedBlock(Record, frozen=True):
 
 
 class BlockResponse(Record, frozen=True):
-    """Consecutive blocks from the requested height on, and the newest that the sender executed."""
+    """Consecutive blocks from the requested height on.
+
+    `tip` is the newest that the sender executed, `first` the lowest that it holds.
+    """
 
     tip: Count
     blocks: Annotated[tuple[SyncedBlock, ...], Meta(max_length=SYNC_BLOCKS)]
+    first: Count = 1
+
+
+class SnapshotRequest(Record, frozen=True):
+    """Ask for a part of an item of a snapshot, from a byte on; height 0 is the newest one.
+
+    Answer: number and SnapshotPart.
+    """
+
+    number: Count
+    height: Count
+    item: Item
+    offset: Count
+
+
+class SnapshotPart(Record, frozen=True):
+    """A part of an item and the size of the whole item; nothing of size 0 when it is not here."""
+
+    height: Count
+    size: Count
+    data: Annotated[bytes, Meta(max_length=SNAPSHOT_PART_BYTES)]
 
 
 class Resent(Record, frozen=True):
@@ -108,6 +133,8 @@ STATUS = Schema(StatusMessage, max_bytes=64)
 BATCH_REQUEST = Schema(BatchRequest, max_bytes=64)
 BLOCK_REQUEST = Schema(BlockRequest, max_bytes=64)
 BLOCK_RESPONSE = Schema(BlockResponse, max_bytes=limits.MIB)
+SNAPSHOT_REQUEST = Schema(SnapshotRequest, max_bytes=2 * limits.KIB)
+SNAPSHOT_PART = Schema(SnapshotPart, max_bytes=SNAPSHOT_PART_BYTES + 64)
 RESENT = Schema(Resent, max_bytes=1 * limits.MIB)
 
 

@@ -39,6 +39,8 @@ class FrameKind(IntEnum):
     PING = 11
     PONG = 12
     MESSAGES = 13
+    SNAPSHOT_REQUEST = 14
+    SNAPSHOT_RESPONSE = 15
 
 
 # Payload bytes of the two frames that a peer may send before we know who it is.
@@ -75,6 +77,10 @@ LINK_LIMITS: Mapping[FrameKind, int] = MappingProxyType(
         FrameKind.PONG: 8,
         # Votes and proposals of one height sent again: 128 votes and 10 proposals.
         FrameKind.MESSAGES: 1 * MIB,
+        # A number, a height, and which item: the name of a log is the longest part.
+        FrameKind.SNAPSHOT_REQUEST: 2 * KIB,
+        # A part of an item: 0.2 s at 10 Mbit/s, so that votes are not kept waiting.
+        FrameKind.SNAPSHOT_RESPONSE: 256 * KIB + KIB,
     }
 )
 

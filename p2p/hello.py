@@ -35,7 +35,7 @@ from p2p.frames import HELLO_LIMITS, Frame, FrameKind
 
 _TAG = b"kl.hello"
 _SIGNATURE_BYTES = 64
-LINK_VERSION = 2
+LINK_VERSION = 3
 """Version of the frames between nodes, docs/format.md section 12; nodes of others do not link."""
 NONCE_BYTES = 32
 """Two nonces meet again after 2**128 links: never."""

@@ -49,6 +49,8 @@ TRAFFIC = {
     FrameKind.PING: Traffic.CONSENSUS,
     FrameKind.PONG: Traffic.CONSENSUS,
     FrameKind.MESSAGES: Traffic.CONSENSUS,
+    FrameKind.SNAPSHOT_REQUEST: Traffic.SYNC,
+    FrameKind.SNAPSHOT_RESPONSE: Traffic.SYNC,
 }
 _TRAFFIC_BY_NUMBER = (Traffic.SYNC, *(TRAFFIC[kind] for kind in FrameKind))
 
@@ -57,7 +59,8 @@ QUEUE_LIMITS = {
     Traffic.CONSENSUS: QueueLimit(frames=1_024, size_bytes=16 * MIB),
     # Ten seconds of a 25 Mbit/s line; whoever is further behind pulls.
     Traffic.BATCHES: QueueLimit(frames=256, size_bytes=32 * MIB),
-    # A peer has one question open, and we have one; sixteen are a peer that does not read.
+    # A peer has one question for blocks or four for a snapshot open, and we have as many; sixteen
+    # are a peer that does not read.
     Traffic.SYNC: QueueLimit(frames=16, size_bytes=16 * MIB),
 }
 

@@ -42,6 +42,8 @@ class Offence(StrEnum):
     """An answer to a question that this node did not ask it, or a second answer."""
     FRUITLESS = "fruitless"
     """A claim that led nowhere: it has not the block that it says it has."""
+    FALSE_SNAPSHOT = "false_snapshot"
+    """A part of a snapshot that is not what the chain's headers commit to."""
     STALE = "stale"
     """A message of a height that was left behind long ago."""
 
@@ -53,6 +55,7 @@ POINTS = MappingProxyType(
         Offence.FLOOD: 50.0,
         Offence.UNREQUESTED: 20.0,
         Offence.FRUITLESS: 20.0,
+        Offence.FALSE_SNAPSHOT: 100.0,
         Offence.STALE: 1.0,
     }
 )

@@ -17,8 +17,9 @@ from node.backup_channel import BackupChannel
 from node.config import NodeConfig
 from node.damage import marked
 from node.folder_lock import locked
+from node.joining import SnapshotJoin, may_join
 from node.keystore import PassphraseSource
-from node.node import RunningNode, open_node
+from node.node import Prepared, RunningNode, prepare, start_node
 from rpc.http import App, HttpConfig, serve_http
 from rpc.methods import build_app
 
@@ -35,18 +36,44 @@ _M_MMAP_THRESHOLD, _MMAP_BYTES = -3, 4 * MIB
 async def run(config: NodeConfig, passphrase: PassphraseSource) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Raises: what `open_node` raises; FolderInUseError when another process has the data folder;
+    Raises: what `prepare` raises; FolderInUseError when another process has the data folder;
         UnavailableError when a port is taken.
     """
     logs.configure(config.log)
     with locked(config.node.data_dir):
-        node = open_node(config, passphrase)
+        prepared = prepare(config, passphrase)
+        if not await _joined(prepared):
+            return
+        node = start_node(prepared)
         app = build_app(node, node.metrics.render)
         door = HttpConfig(config.rpc.listen_host, config.rpc.listen_port)
         data_dir = config.node.data_dir
         backups = BackupChannel(data_dir, node.chain, node.blocks, lambda: node.height)
         with marked(data_dir):
             await _serve(node, door, app, backups)
+
+
+async def _joined(prepared: Prepared) -> bool:
+    """Join from a snapshot if the node is to; whether it goes on, and was not told to stop.
+
+    Raises: UnavailableError, StoreDamagedError.
+    """
+    config, ports = prepared.config, prepared.ports
+    is_done = False
+    try:
+        if not may_join(config, ports):
+            is_done = True
+            return True
+        join = SnapshotJoin(config, prepared.genesis, prepared.key, ports)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            await join.run()
+            is_done = True
+            nursery.cancel_scope.cancel()
+        return is_done
+    finally:
+        if not is_done:
+            ports.close()
 
 
 async def _serve(node: RunningNode, door: HttpConfig, app: App, backups: BackupChannel) -> None:

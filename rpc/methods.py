@@ -239,7 +239,10 @@ class Methods:
         return registry
 
     async def getinfo(self, _params: NoParams, _context: Context) -> Json:
-        """The node and its chain in one look; `blocks` counts those after genesis."""
+        """The node and its chain in one look.
+
+        `blocks` counts those after genesis, `lowest` is the first of them that this node holds.
+        """
         info = self._service.info()
         return {
             "chain_id": info.chain_id,
@@ -251,6 +254,7 @@ class Methods:
             "node": info.node,
             "height": info.height,
             "blocks": info.height,
+            "lowest": info.lowest,
             "latest_block_hash": info.latest_block_hash.hex(),
             "latest_block_time": info.latest_block_time,
             "transactions": info.transactions,

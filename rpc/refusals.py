@@ -5,6 +5,7 @@ What it decides: the error code and the words. What it never does: look anything
 
 from ledger.ids import TransactionId
 from node.service import NodeService
+from rpc.failure import Json
 from rpc.jsonrpc import RpcError
 
 NOT_FOUND = -32040
@@ -14,9 +15,9 @@ NOT_FOUND = -32040
 def unknown_id(service: NodeService, any_id: str) -> RpcError:
     """The refusal of an id, in hex, that no executed block holds."""
     pending = service.is_pending(TransactionId(bytes.fromhex(any_id)))
-    height = service.height
+    height, lowest = service.height, service.info().lowest
+    since = "" if lowest == 1 else f" and from {lowest} on, where this node begins"
     where = "it is pending here" if pending else "it is not pending here either"
-    message = f"no transaction or operation {any_id} up to height {height}; {where}"
-    return RpcError(
-        NOT_FOUND, message, "not_found", {"id": any_id, "pending": pending, "height": height}
-    )
+    message = f"no transaction or operation {any_id} up to height {height}{since}; {where}"
+    data: Json = {"id": any_id, "pending": pending, "height": height, "lowest": lowest}
+    return RpcError(NOT_FOUND, message, "not_found", data)

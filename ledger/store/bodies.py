@@ -10,7 +10,7 @@ Source: docs/decisions/0015-batch-bodies.md.
 import zlib
 from pathlib import Path
 
-from ledger.errors import StoreDamagedError, UnavailableError
+from ledger.errors import StoreDamagedError, UnavailableError, invariant
 from ledger.limits import MIB
 from ledger.store.disk import OPERATING_SYSTEM_DISK, Disk, File
 from ledger.store.port import Place
@@ -85,6 +85,22 @@ class BodyFiles:
             self._is_broken = True  # a second try would not speak of the pages of the first
             raise UnavailableError(f"cannot sync bodies in {self._folder}: {error}") from error
         self._synced = self._offset
+
+    def drop_before(self, segment: int) -> None:
+        """Delete the segments before one; never the one that is written.
+
+        Raises: UnavailableError.
+        """
+        invariant(segment <= self._segment, "the segment that is written stays")
+        try:
+            numbers = [int(Path(name).stem) for name in self._disk.names(self._folder)]
+            for number in sorted(number for number in numbers if number < segment):
+                reader = self._readers.pop(number, None)
+                if reader is not None:
+                    reader.close()
+                self._disk.remove(self._path(number))
+        except (OSError, ValueError) as error:
+            raise UnavailableError(f"cannot delete bodies in {self._folder}: {error}") from error
 
     def read(self, place: Place) -> bytes | None:
         """The bytes at a place; None when they are cut off or not those that were written.

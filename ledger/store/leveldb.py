@@ -13,7 +13,7 @@ from pathlib import Path
 
 import plyvel
 
-from ledger.errors import StoreDamagedError, UnavailableError
+from ledger.errors import InvariantError, StoreDamagedError, UnavailableError
 from ledger.store.descriptor import DescriptorError, check_continuity, read_descriptor
 from ledger.store.port import Write
 
@@ -101,8 +101,12 @@ class LevelStore:
 
     def get(self, key: bytes, /) -> bytes | None:
         """The value of a key, its checksum verified."""
+        return self.read(self._db, key)
+
+    def read(self, source: "plyvel.DB | plyvel.Snapshot", key: bytes) -> bytes | None:
+        """The same from the database or a snapshot of it."""
         try:
-            return self._db.get(key, verify_checksums=True)
+            return source.get(key, verify_checksums=True)
         except plyvel.Error as error:
             raise self._damaged(self._suspects(key), error) from error
 
@@ -130,11 +134,17 @@ class LevelStore:
 
     def scan(self, start: bytes, stop: bytes, /, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """Pairs with start <= key < stop, checksums verified."""
+        return self.walk(self._db, start, stop, reverse=reverse)
+
+    def walk(
+        self, source: "plyvel.DB | plyvel.Snapshot", start: bytes, stop: bytes, *, reverse: bool
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """The same over the database or a snapshot of it."""
         last = start
         try:
             # plyvel 1.5 going backwards misses a lone key that equals `start`; so it gets none.
             first = None if reverse else start
-            with self._db.iterator(
+            with source.iterator(
                 start=first, stop=stop, reverse=reverse, verify_checksums=True
             ) as pairs:
                 for key, value in pairs:
@@ -145,9 +155,41 @@ class LevelStore:
         except plyvel.Error as error:
             raise self._damaged(f"behind key {last.hex()}", error) from error
 
+    def snapshot(self) -> "LevelSnapshot":
+        """What the store holds now; it costs the disk what is replaced while it is open."""
+        return LevelSnapshot(self, self._db.snapshot())
+
     def close(self) -> None:
         """Close the folder so that another process may open it."""
         self._db.close()
+
+
+class LevelSnapshot:
+    """A store as it was at one moment."""
+
+    def __init__(self, store: LevelStore, source: "plyvel.DB | plyvel.Snapshot") -> None:
+        self._store = store
+        self._source = source
+
+    def get(self, key: bytes, /) -> bytes | None:
+        """The value that a key had."""
+        return self._store.read(self._source, key)
+
+    def write(self, _writes: Sequence[Write], /) -> None:
+        """Raises: InvariantError."""
+        raise InvariantError("a snapshot of a store is not written")
+
+    def scan(self, start: bytes, stop: bytes, /, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs with start <= key < stop."""
+        return self._store.walk(self._source, start, stop, reverse=reverse)
+
+    def snapshot(self) -> "LevelSnapshot":
+        """Raises: InvariantError."""
+        raise InvariantError("a snapshot of a snapshot is not taken")
+
+    def close(self) -> None:
+        """Let the store forget what was replaced since."""
+        self._source.close()
 
 
 def _words(problem: Exception | str) -> str:

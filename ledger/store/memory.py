@@ -35,6 +35,12 @@ class MemoryStore:
         for key in reversed(keys) if reverse else keys:
             yield key, self._values[key]
 
+    def snapshot(self) -> "MemoryStore":
+        """A copy.  Cost: O(pairs)."""
+        copy = MemoryStore()
+        copy._values, copy._keys = dict(self._values), list(self._keys)
+        return copy
+
     def close(self) -> None:
         """Nothing to release."""
 
@@ -52,6 +58,10 @@ class MemoryBodies:
 
     def sync(self) -> None:
         """Nothing to do."""
+
+    def drop_before(self, segment: int, /) -> None:
+        """Forget the bodies before one."""
+        self._bodies[:segment] = [b""] * min(segment, len(self._bodies))
 
     def read(self, place: Place, /) -> bytes | None:
         """The body at a place, unless it is not the one that was written."""

@@ -40,6 +40,13 @@ class KeyValueStore(Protocol):
         """Pairs with start <= key < stop, ascending or descending."""
         ...
 
+    def snapshot(self) -> "KeyValueStore":
+        """What the store holds now, for reading, whatever is written later; `write` is refused.
+
+        It must be closed before the store is.
+        """
+        ...
+
     def close(self) -> None:
         """Release the store; it may not be used after."""
         ...
@@ -57,6 +64,13 @@ class Bodies(Protocol):
 
     def sync(self) -> None:
         """Make every appended body durable.
+
+        Raises: UnavailableError.
+        """
+        ...
+
+    def drop_before(self, segment: int, /) -> None:
+        """Delete the segments before one.
 
         Raises: UnavailableError.
         """

@@ -2,8 +2,10 @@
 
 Keys: `m` map values with the height that wrote them, `c` tips of logs, `l` log entries and `g`
 nodes of their tree by first position of their block, `k` log positions by key, `z` roots and `a`
-nodes of the trees of namespaces, `r` receipts and `s` writes by height, `w` entries of the replay
-window by height, `i` where an operation stands, `y` nodes of the history log, `t` tip, `v` format.
+nodes of the trees of namespaces, `p` paths by their places in those trees, `r` receipts and `s`
+writes by height, `w` entries of the replay window by height, `i` where an operation stands, `y`
+nodes of the history log, `f` beginning, `t` tip, `v` format; `j` marks of a join in progress
+(ledger/store/joined.py).
 The tip is inside the same write, so a block is executed wholly or not at all.
 With `s`, and a deleted key kept as an empty `m`, every record can be compared with a root that a
 header holds: docs/decisions/0029-damaged-stores.md.
@@ -11,7 +13,7 @@ header holds: docs/decisions/0029-damaged-stores.md.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 
 from ledger import limits
 from ledger.codec import Record, Schema, encode
@@ -24,13 +26,18 @@ from ledger.state_root import LOG_TIP, LogTip
 from ledger.state_tree import VERSIONS, GrownLog, TreeChanges
 from ledger.store.port import KeyValueStore, Write
 
-_TIP = b"t"
+TIP = b"t"
+"""The key of the tip: a store that has it is whole."""
 _FORMAT = b"v"
-_FORMAT_NUMBER = b"2"
+_BEGINNING = b"f"
+JOINING = b"j"
+"""With what the keys of a join in progress begin."""
+_FORMAT_NUMBER = b"3"
 """Raised whenever records of an older node would be misread."""
 _FIRST = bytes(8)
 _LAST = b"\xff" * 8
 _COUNT_BYTES = 4
+_DIGITS = 64
 # One block's appends to one log, or its receipts: bounded by the block, four times over for codec.
 _RESULT_BYTES = 4 * limits.BLOCK_BYTES
 # Accounts above all: who signs often is looked up for every transaction. About 4 MB.
@@ -127,7 +134,7 @@ _STATE_TIP = Schema(StateTip, max_bytes=8 * limits.KIB)
 _LOCATOR = Schema(Locator, max_bytes=64)
 _RESULTS = Schema(tuple[NamespaceResult, ...], max_bytes=_RESULT_BYTES)
 _LOG_WRITE = Schema(LogWrite, max_bytes=_RESULT_BYTES)
-_VALUE = Schema(StoredValue, max_bytes=limits.MAP_VALUE_BYTES + 32)
+VALUE = Schema(StoredValue, max_bytes=limits.MAP_VALUE_BYTES + 32)
 _WRITES = Schema(StoredWrites, max_bytes=_RESULT_BYTES)
 _REPLAY = Schema(ReplayBlock, max_bytes=_RESULT_BYTES)
 
@@ -139,12 +146,17 @@ class StateStore:
         """Open what was committed.
 
         Raises: StoreDamagedError when there are records but no tip: this is no new store;
-            UnavailableError when another version of Kanglian wrote it.
+            UnavailableError when another version of Kanglian wrote it, or a join is not finished.
         """
         self._store = store
         self._cache: dict[bytes, bytes | None] = {}
-        data = store.get(_TIP)
+        data = store.get(TIP)
         if data is None:
+            if store.get(JOINING) is not None:
+                raise UnavailableError(
+                    "this node began to join from a snapshot and is not done; start it with "
+                    "`snapshot = true` in the table [sync] of its configuration, and it goes on"
+                )
             for _ in store.scan(b"", b"\xff", reverse=False):
                 raise StoreDamagedError(Store.STATE, "the tip", "it is missing")
         elif (number := store.get(_FORMAT)) != _FORMAT_NUMBER:
@@ -153,6 +165,12 @@ class StateStore:
                 f"format {_FORMAT_NUMBER.decode()} alone: the chain needs the version that wrote it"
             )
         self.tip = None if data is None else _STATE_TIP.decode(data)
+        begins = store.get(_BEGINNING)
+        self.beginning = 0 if begins is None else int.from_bytes(begins, "big")
+        """Up to this height what each block wrote is not kept: 0, or that of a snapshot or pruning.
+
+        The values of the state are, and the roots that the block of this height led to.
+        """
 
     def get(self, key: bytes, /) -> bytes | None:
         """The value of a map key; the most used ones are held in memory."""
@@ -166,15 +184,35 @@ class StateStore:
         self._cache[key] = value
         return value
 
+    def value_keys(self, after: bytes, most: int) -> list[bytes]:
+        """The next map keys that were ever written, ascending, behind one of them."""
+        return self._keys(b"m", after, most)
+
+    def logs(self, after: bytes, most: int) -> list[bytes]:
+        """The next names of logs, ascending, behind one of them."""
+        return self._keys(b"c", after, most)
+
+    def _keys(self, kind: bytes, after: bytes, most: int) -> list[bytes]:
+        start = kind + after + b"\0" if after else kind
+        stop = bytes([kind[0] + 1])
+        pairs = islice(self._store.scan(start, stop, reverse=False), most)
+        return [key[1:] for key, _ in pairs]
+
+    def places(self, after: bytes, most: int) -> list[tuple[bytes, bytes, bytes]]:
+        """The next places: their key, behind which to go on; the namespace; what stands there."""
+        keys = self._keys(b"p", after, most)
+        return [(key, key[:-_DIGITS], self._store.get(b"p" + key) or b"") for key in keys]
+
     def map_value(self, key: bytes) -> StoredValue | None:
         """The newest write of a map key, deletions included; never from memory."""
         data = self._store.get(b"m" + key)
-        return None if data is None else _VALUE.decode(data)
+        return None if data is None else VALUE.decode(data)
 
     def written_roots(self) -> list[tuple[int, bytes, bytes]]:
         """Of the newest heights that did not change the state after the first of them."""
         found: list[tuple[int, bytes, bytes]] = []
-        for height in range(-1 if self.tip is None else self.tip.height, -1, -1):
+        newest = -1 if self.tip is None else self.tip.height
+        for height in range(newest, self.beginning - 1, -1):
             stored = self.writes(height)
             found.insert(0, (height, stored.namespaces_root, stored.writes_root))
             if stored.maps or stored.logs or len(found) == VERSIONS:
@@ -192,7 +230,20 @@ class StateStore:
 
     def tree_node(self, namespace: bytes, place: str, /) -> bytes | None:
         """An encoded node of a namespace's tree."""
-        return self._store.get(_node_key(namespace, place))
+        return self._store.get(node_key(namespace, place))
+
+    def placed(self, namespace: bytes, place: str) -> Iterator[bytes]:
+        """What ever stood at the places that begin with these digits, ascending by place.
+
+        One byte for a map key or a log, and its path; the key may be deleted since.
+        """
+        first = b"p" + namespace + place.encode()
+        for _, data in self._store.scan(first, first + b"g", reverse=False):
+            yield data
+
+    def path_at(self, namespace: bytes, place: str) -> bytes | None:
+        """The same of one place."""
+        return self._store.get(place_key(namespace, place))
 
     def log_tip(self, log: bytes, /) -> LogTip | None:
         """What a log grows from; None before its first entry."""
@@ -247,7 +298,10 @@ class StateStore:
         prefix = b"l" + log
         stop = prefix + (sequence + 1).to_bytes(8, "big")
         for _, data in self._store.scan(prefix + _FIRST, stop, reverse=True):
-            return _LOG_WRITE.decode(data)
+            write = _LOG_WRITE.decode(data)
+            if sequence < write.first_sequence + len(write.entries):
+                return write
+            break
         where = f"entry {sequence} of log {log.hex()}"
         raise StoreDamagedError(Store.STATE, where, "it is counted but missing")
 
@@ -287,6 +341,11 @@ class StateStore:
         for _, data in self._store.scan(b"w" + _FIRST, b"w" + _LAST, reverse=False):
             yield _REPLAY.decode(data)
 
+    def replay_block(self, height: int) -> ReplayBlock | None:
+        """What one block of the window added to it."""
+        data = self._store.get(b"w" + height.to_bytes(8, "big"))
+        return None if data is None else _REPLAY.decode(data)
+
     def locate(self, operation_id: bytes) -> Locator | None:
         """Where an operation or transaction id stands."""
         data = self._store.get(b"i" + operation_id)
@@ -302,7 +361,7 @@ class StateStore:
 
         Raises: StoreDamagedError when it is missing.
         """
-        data = self._store.get(_history_key(level, index))
+        data = self._store.get(history_key(level, index))
         if data is None:
             raise StoreDamagedError(Store.STATE, f"history node {level}/{index}", "it is missing")
         return Hash(data)
@@ -318,11 +377,12 @@ class StateStore:
             (b"m" + key, encode(StoredValue(tip.height, value))) for key, value in maps
         ]
         for write, grown in zip(logs, done.tree.logs, strict=True):
-            batch.extend(_log_writes(write, grown))
-        batch += [(_node_key(name, place), node) for name, place, node in done.tree.nodes]
+            batch.extend(log_writes(write, grown))
+        batch += [(node_key(name, place), node) for name, place, node in done.tree.nodes]
         batch += [(b"z" + name, root) for name, root in done.tree.roots]
+        batch += [(place_key(name, place), path) for name, place, path in done.tree.placed]
         batch += [(b"i" + operation_id, encode(locator)) for operation_id, locator in done.located]
-        batch += [(_history_key(node.level, node.index), node.hash) for node in done.history]
+        batch += [(history_key(node.level, node.index), node.hash) for node in done.history]
         firsts = tuple((write.log, write.first_sequence) for write in logs)
         roots = done.tree.namespaces_root, done.tree.writes_root
         batch.append((b"s" + height, encode(StoredWrites(maps, firsts, *roots))))
@@ -333,19 +393,39 @@ class StateStore:
         batch += [(b"w" + gone.to_bytes(8, "big"), None) for gone in done.forgotten]
         if self.tip is None:
             batch.append((_FORMAT, _FORMAT_NUMBER))
-        batch.append((_TIP, encode(tip)))
+        batch.append((TIP, encode(tip)))
         self._store.write(batch)
         for key, value in maps:
             if key in self._cache:
                 self._cache[key] = value
         self.tip = tip
 
+    def prune(self, beginning: int) -> None:
+        """Forget in one write what the blocks up to a height wrote, and their receipts.
+
+        Where their ids stand is kept, so that who asks is told that the block was pruned.
+        """
+        writes: list[Write] = []
+        for height in range(self.beginning, beginning):
+            writes.append((b"s" + height.to_bytes(8, "big"), None))
+            writes.append((b"r" + (height + 1).to_bytes(8, "big"), None))
+        writes.append((_BEGINNING, beginning.to_bytes(8, "big")))
+        self._store.write(writes)
+        self.beginning = beginning
+
     def close(self) -> None:
         """Release the store."""
         self._store.close()
 
 
-def _history_key(level: int, index: int) -> bytes:
+def first_writes(beginning: int, tip: StateTip) -> list[Write]:
+    """What makes records that are complete a store which begins with a height."""
+    begins = beginning.to_bytes(8, "big")
+    return [(_BEGINNING, begins), (_FORMAT, _FORMAT_NUMBER), (TIP, encode(tip))]
+
+
+def history_key(level: int, index: int) -> bytes:
+    """Where a node of the history stands."""
     return b"y" + bytes([level]) + index.to_bytes(8, "big")
 
 
@@ -354,11 +434,18 @@ def pack_rows(rows: Sequence[Sequence[bytes]]) -> bytes:
     return len(rows[0]).to_bytes(_COUNT_BYTES, "big") + b"".join(chain.from_iterable(rows))
 
 
-def _node_key(namespace: bytes, place: str) -> bytes:
+def node_key(namespace: bytes, place: str) -> bytes:
+    """Where a node of a namespace's tree stands."""
     return b"a" + namespace + place.encode()
 
 
-def _log_writes(write: LogWrite, grown: GrownLog) -> list[Write]:
+def place_key(namespace: bytes, place: str) -> bytes:
+    """Where the path of a place stands."""
+    return b"p" + namespace + place.encode()
+
+
+def log_writes(write: LogWrite, grown: GrownLog) -> list[Write]:
+    """What the store keeps of entries that were appended to a log."""
     first, log = write.first_sequence, write.log
     start = first.to_bytes(8, "big")
     writes: list[Write] = [

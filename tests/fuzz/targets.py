@@ -21,6 +21,7 @@ from ledger.addresses import decode_text, encode_text, parse_script
 from ledger.batch import build_batch, parse_batch
 from ledger.block import BLOCK, HEADER, Block
 from ledger.codec import Schema, encode
+from ledger.crypto.suites import INTERNATIONAL
 from ledger.data_index import open_parts, parse_opening
 from ledger.errors import KanglianError, PeerProtocolError, Rejected
 from ledger.genesis import parse_genesis
@@ -28,9 +29,25 @@ from ledger.ids import Address, Height, ValidatorIndex
 from ledger.light.documents import fork_json, parse_fork, parse_light_proof, parse_trust, trust_json
 from ledger.light.history import OLD_HEADER, OldHeader
 from ledger.light.trust import LIGHT_BLOCK
+from ledger.merkle import root_of_leaves
 from ledger.proof import parse_proof, verify_registration
 from ledger.proofs.family import document_json, parse_document, verify_document
 from ledger.receipts import RECEIPT
+from ledger.snapshot import (
+    WINDOW,
+    Item,
+    Kind,
+    PlacedValue,
+    RunItem,
+    SubtreeItem,
+    WindowBlock,
+    WindowEntries,
+    check_run,
+    check_subtree,
+)
+from ledger.sparse import make_leaf, place_of
+from ledger.state import LogEntry
+from ledger.state_root import LogHead, log_leaves, value_digest
 from ledger.store.port import Place
 from ledger.transaction import SignedTransaction, operation_ids, parse_transaction
 from ledger.votes import CERTIFICATE
@@ -68,6 +85,7 @@ BLOCK_WIRE = encode(Block(BLOCKS.header, BLOCKS.certificate, (BLOCKS.batches[0].
 DIGEST, SIGNATURE = bytes(range(32)), bytes(64)
 PUBLISHED = Path(__file__).parents[1] / "vectors/proofs-1.json"
 DOCUMENTS = [item["text"].encode() for item in json.loads(PUBLISHED.read_text("utf-8"))["proofs"]]
+DIGEST_OF = INTERNATIONAL.digest
 
 
 @dataclass(frozen=True)
@@ -193,6 +211,27 @@ VOTE = wire.VoteMessage(1, 1, 0, DIGEST, -1, 2, SIGNATURE)
 NIL = wire.VoteMessage(2, 1, 3, None, -1, 1, SIGNATURE)
 PROPOSAL = wire.ProposalMessage(1, 0, DIGEST, -1, 1, SIGNATURE, BLOCK_WIRE)
 RESENT = wire.Resent((PROPOSAL,), (VOTE, NIL))
+
+
+SUBTREE_ITEM = Item(int(Kind.SUBTREE), b"emr\0\0", "0f")
+SNAPSHOT_REQUEST = wire.SnapshotRequest(9, 7, SUBTREE_ITEM, 4_096)
+LEAF_ITEM = SubtreeItem(b"", (PlacedValue(b"\0path", b"value"),))
+LEAF = make_leaf(DIGEST_OF, place_of(DIGEST_OF, b"\0path"), value_digest(DIGEST_OF, b"value"))
+RUN_ITEM = RunItem((LogEntry(b"key", b"data"),), ())
+RUN_HEAD = LogHead(1, 1, root_of_leaves(DIGEST_OF, log_leaves(DIGEST_OF, RUN_ITEM.entries)))
+WINDOW_ITEM = (WindowBlock(3, 50, (WindowEntries("emr", 0, 1, bytes(32)),)),)
+
+
+def _subtree(data: bytes) -> bytes:
+    check_subtree(DIGEST_OF, "", LEAF, data)
+    return data
+
+
+def _run(data: bytes) -> bytes:
+    check_run(DIGEST_OF, RUN_HEAD, 0, data)
+    return data
+
+
 SYNCED = wire.SyncedBlock(BLOCK_WIRE, BLOCKS.certificate)
 ENTRIES = [
     log_entries.LoggedVote(encode(VOTE), own=True),
@@ -362,6 +401,11 @@ TARGETS = (
     Target("batch request", _schema(wire.BATCH_REQUEST), [encode(wire.BatchRequest(9, DIGEST))]),
     Target("block request", _schema(wire.BLOCK_REQUEST), [encode(wire.BlockRequest(9, 1, 64))]),
     Target("block response", _synced, [encode(wire.BlockResponse(7, (SYNCED,)))]),
+    Target("snapshot request", _schema(wire.SNAPSHOT_REQUEST), [encode(SNAPSHOT_REQUEST)]),
+    Target("snapshot part", _schema(wire.SNAPSHOT_PART), [encode(wire.SnapshotPart(7, 3, b"abc"))]),
+    Target("snapshot subtree", _subtree, [encode(LEAF_ITEM)]),
+    Target("snapshot run", _run, [encode(RUN_ITEM)]),
+    Target("snapshot window", _schema(WINDOW), [encode(WINDOW_ITEM)]),
     Target("consensus", _consensus, [encode(RESENT)], weight=8),
     Target("frames", _frames, FRAMES, PEER, weight=8),
     Target("hello", _hello, [OPENING], PEER),

@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from ledger import limits as protocol
+from ledger import snapshot
 from ledger.batch import parse_batch
 from ledger.block import BLOCK, HEADER
 from ledger.codec import encode
@@ -71,6 +72,11 @@ DECODERS = {
     "batch request": (wire.BATCH_REQUEST.decode, 16 * 1024),
     "block request": (wire.BLOCK_REQUEST.decode, 64),
     "block response": (wire.BLOCK_RESPONSE.decode, 10 * protocol.MIB),
+    "snapshot request": (wire.SNAPSHOT_REQUEST.decode, 2 * 1024),
+    "snapshot part": (wire.SNAPSHOT_PART.decode, 256 * 1024 + 64),
+    "snapshot subtree": (snapshot.SUBTREE.decode, snapshot.SUBTREE_BYTES),
+    "snapshot run": (snapshot.RUN.decode, snapshot.RUN_BYTES),
+    "snapshot window": (snapshot.WINDOW.decode, snapshot.WINDOW_BYTES),
     "resent": (wire.RESENT.decode, protocol.MIB),
     "log record": (log_entries.ENTRY.decode, 128 * 1024),
     "log file": (lambda data: list(log_entries.entries_of(data)), protocol.MIB),

@@ -210,3 +210,24 @@ def test_a_segment_that_is_gone_is_named(tmp_path):
     with pytest.raises(InvariantError, match="gone"):
         again.read(Place(9, 0, place.length, place.checksum))
     again.close()
+
+
+def test_a_snapshot_shows_what_was_there(store):
+    store.write([(b"a", b"1"), (b"b", b"2")])
+    before = store.snapshot()
+    store.write([(b"a", b"3"), (b"b", None), (b"c", b"4")])
+    assert [before.get(key) for key in (b"a", b"b", b"c")] == [b"1", b"2", None]
+    assert scan(before, b"", b"z") == [(b"a", b"1"), (b"b", b"2")]
+    assert scan(before, b"", b"z", reverse=True) == [(b"b", b"2"), (b"a", b"1")]
+    before.close()
+    assert scan(store, b"", b"z") == [(b"a", b"3"), (b"c", b"4")]
+
+
+def test_a_snapshot_is_not_written(tmp_path):
+    store = LevelStore(tmp_path / "store")
+    snapshot = store.snapshot()
+    for forbidden in (lambda: snapshot.write([(b"a", b"1")]), snapshot.snapshot):
+        with pytest.raises(InvariantError, match="a snapshot of a"):
+            forbidden()
+    snapshot.close()
+    store.close()

@@ -21,6 +21,7 @@ from ledger.limits import MIB
 from ledger.store.bodies import BodyFiles
 from ledger.store.results import StateStore
 from node.config import NodeConfig, NodeSection, P2pSection, PeerAddress, RpcSection, TlsSection
+from node.joining import SnapshotJoin, may_join
 from node.keystore import LoadedKey, PublicHalf
 from node.node import RunningNode
 from node.ports import Ports
@@ -179,7 +180,7 @@ class Machine:
         """Whether its death is planned already."""
         self.life = 0
         self.ended = trio.Event()
-        self._config = config
+        self.config = config
         self._rng = rng
         self._watch = watch
         self._scope = trio.CancelScope()
@@ -193,11 +194,11 @@ class Machine:
         self._is_muted, self._image = False, None
         self.is_doomed = False
 
-    def _open(self) -> RunningNode:
+    def _open(self) -> Ports:
         """As a new process does it."""
         storage = self.storage
         storage.blocks.is_open = storage.state.is_open = True
-        ports = Ports(
+        return Ports(
             clock=self.clock,
             transport=self.transport,
             state=storage.state,
@@ -208,16 +209,27 @@ class Machine:
             jitter=self._rng.random,
             random_bytes=self._rng.randbytes,
         )
-        return RunningNode(self._config, GENESIS, key_of(self.address), ports)
+
+    async def _make(self) -> RunningNode:
+        """The node, once it has joined from a snapshot if it is to; as `rpc/daemon.py` does it."""
+        ports, key, is_ready = self._open(), key_of(self.address), False
+        try:
+            if may_join(self.config, ports):
+                await SnapshotJoin(self.config, GENESIS, key, ports).run()
+            is_ready = True
+        finally:
+            if not is_ready:
+                ports.close()
+        return RunningNode(self.config, GENESIS, key, ports)
 
     async def live(self, changed: Callable[["Machine"], None]) -> None:
         """One life: open, run, die; `changed` is called when the node is up and when it is not."""
         OWNER.set(self.index)
         self.life += 1
-        self.node = node = self._open()
-        self._watch(self)
         try:
             with self._scope:
+                self.node = node = await self._make()
+                self._watch(self)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(node.run)
                     self._nursery, self.is_up = nursery, True

@@ -8,9 +8,13 @@ import structlog
 from node.wal import WriteAheadLog
 from tests.node_simulation import mistakes, world
 from tests.node_simulation.run import judged, main, run_many
+from tests.node_simulation.snapshots import prune_soon, run_joining
 from tests.node_simulation.world import run_script, run_seed
 
 SLICE = 3
+JOINS = 8
+PRUNING = (0, 3, 8)
+"""Seeds with four nodes and with seven; in the latter new ones begin while most have pruned."""
 EVERY = 13
 EVERY_POWER_CUT = 55
 PATIENCE_S = 60
@@ -34,6 +38,13 @@ def test_no_seed_of_the_slice_breaks_a_promise_and_another_hash_seed_changes_not
     assert sum(result.power_cuts for result in results) > 0
 
 
+def test_nodes_that_prune_break_no_promise_while_one_keeps_all(monkeypatch):
+    steps = prune_soon(monkeypatch)
+    results = [run_seed(seed) for seed in PRUNING]
+    assert [result.violation for result in results] == [""] * len(PRUNING)
+    assert steps[0] > 50
+
+
 def deaths(every, *, without_power):
     """Run the script with one death before every so many steps of the node."""
     steps = run_script(None).victim_steps
@@ -50,6 +61,15 @@ def test_a_node_cancelled_at_any_await_comes_back_and_agrees():
 
 def test_a_node_without_power_at_any_await_comes_back_and_agrees():
     deaths(EVERY_POWER_CUT, without_power=True)
+
+
+def test_a_machine_that_joins_from_snapshots_names_who_lies_and_survives_its_deaths(monkeypatch):
+    refused = []
+    for seed in range(JOINS):
+        result, joining = run_joining(seed, monkeypatch)
+        assert (seed, result.violation) == (seed, "")
+        refused += joining.refused
+    assert refused
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,18 @@ class _Pairs(Iterator[tuple[bytes, bytes]]):
         trace: TracebackType | None,
     ) -> None: ...
 
+class Snapshot:
+    def get(self, key: bytes, *, verify_checksums: bool = ...) -> bytes | None: ...
+    def iterator(
+        self,
+        *,
+        start: bytes | None = ...,
+        stop: bytes = ...,
+        reverse: bool = ...,
+        verify_checksums: bool = ...,
+    ) -> _Pairs: ...
+    def close(self) -> None: ...
+
 class DB:
     def __init__(
         self,
@@ -48,4 +60,5 @@ class DB:
         reverse: bool = ...,
         verify_checksums: bool = ...,
     ) -> _Pairs: ...
+    def snapshot(self) -> Snapshot: ...
     def close(self) -> None: ...

@@ -118,6 +118,14 @@ def test_a_mistake_is_named_with_its_key_and_what_to_do(load, old, new, expected
     assert expected in problem_of(load, TEXT.replace(old, new, 1))
 
 
+def test_a_node_holds_all_blocks_and_executes_them_unless_it_is_told_otherwise(load):
+    assert load(TEXT) == load(TEXT + "[sync]\nsnapshot = false\n[store]\nkeep_blocks = 0\n")
+    told = load(TEXT + "[sync]\nsnapshot = true\n[store]\nkeep_blocks = 10000\n")
+    assert (told.sync.snapshot, told.store.keep_blocks) == (True, 10_000)
+    too_few = problem_of(load, TEXT + "[store]\nkeep_blocks = 9999\n")
+    assert "store.keep_blocks is 9999, at least 10000" in too_few
+
+
 def test_a_peer_stands_once(load):
     peer = TEXT[TEXT.index("[[p2p") : TEXT.index("[rpc]")]
     assert "p2p.peers[1].address stands twice" in problem_of(load, TEXT + peer)

@@ -30,6 +30,7 @@ from node.mempool import Mempool
 from node.metrics import Metrics
 from node.quarantine import open_log
 from node.router import Router
+from node.snapshots import Snapshots
 from node.stages import StageClock
 from node.sync import BlockSync
 from node.wal import WriteAheadLog
@@ -215,6 +216,7 @@ class MemoryNode:
             blame=self.blame,
         )
         self.driver.is_behind = lambda: self.sync.is_behind
+        self.snapshots = Snapshots(self.writer, self.disk.state_data, self.clock)
         self.router = Router(
             driver=self.driver,
             writer=self.writer,
@@ -222,6 +224,7 @@ class MemoryNode:
             pool=self.pool,
             admission=self.admission,
             sync=self.sync,
+            snapshots=self.snapshots,
             clock=self.clock,
             stages=stages,
             metrics=self.metrics,

@@ -190,7 +190,7 @@ def test_receipts_are_hashed_in_slices_that_are_subtrees():
         assert found == [root_of_entries(SUITE.digest, [b"tag" + entry for entry in entries])]
 
 
-@pytest.mark.parametrize("number", [None, b"1", b"3"])
+@pytest.mark.parametrize("number", [None, b"1", b"4"])
 def test_a_state_store_of_another_format_is_named_and_not_read(number):
     store = busy_chain().state_data
     store.write([(b"v", number)])

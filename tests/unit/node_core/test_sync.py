@@ -3,9 +3,10 @@
 import trio
 from trio.testing import MockClock
 
+from ledger.codec import encode
 from node.limits import REQUEST_TIMEOUT_MS
 from node.sync import serve
-from node.wire import BlockRequest
+from node.wire import BlockRequest, BlockResponse, answer
 from p2p.frames import FrameKind
 from p2p.scoring import Offence
 
@@ -160,3 +161,34 @@ def test_a_node_serves_what_it_has_and_nothing_beyond():
     assert serve(chain.blocks, 3, BlockRequest(1, 4, 64)).blocks == ()
     assert serve(chain.blocks, 3, BlockRequest(1, 2**63 - 1, 64)).blocks == ()
     assert serve(chain.blocks, 2, BlockRequest(1, 1, 64)).blocks == whole.blocks[:2]
+
+
+class YoungPeer(ServingPeer):
+    """Holds its blocks from a height on: it joined from a snapshot, or pruned."""
+
+    first = 4
+
+    def blocks_for(self, request):
+        if request.start >= self.first:
+            return super().blocks_for(request)
+        empty = BlockResponse(len(self.blocks), (), self.first)
+        return answer(request.number, encode(empty))
+
+
+def test_a_peer_that_says_where_it_begins_is_not_blamed_and_asked_once(tmp_path):
+    chain = chain_of(6)
+
+    async def main(node):
+        young = YoungPeer.of(node, LIAR, chain)
+        node.sync.note(LIAR, 6)
+        await trio.sleep(15)
+        assert young.asked == [(BLOCKS, 1)]
+        assert (node.height, node.blamed) == (0, [])
+        assert node.sync.tip_of(LIAR) == 6
+        old = ServingPeer.of(node, HONEST, chain, at_once=3)
+        node.sync.note(HONEST, 6)
+        await until(lambda: node.height == 6)
+        assert (BLOCKS, 1) in old.asked
+        assert facts(node.disk) == facts(chain)
+
+    play(main, tmp_path)

@@ -16,6 +16,7 @@ def test_every_offence_has_its_price() -> None:
         "flood": 50.0,
         "unrequested": 20.0,
         "fruitless": 20.0,
+        "false_snapshot": 100.0,
         "stale": 1.0,
     }
 

@@ -72,7 +72,7 @@ def test_getinfo_names_the_chain_and_counts_blocks_after_genesis():
     assert info["genesis_hash"] == node.chain.genesis_hash.hex()
     assert sorted(info) == [
         "blocks", "chain_id", "genesis_hash", "group", "height", "latest_block_hash",
-        "latest_block_time", "masters", "mode", "node", "operations", "peers", "pending",
+        "latest_block_time", "lowest", "masters", "mode", "node", "operations", "peers", "pending",
         "protocol_version", "suite", "syncing", "transactions", "version",
     ]  # fmt: skip
 
@@ -165,11 +165,9 @@ def test_an_unknown_id_is_not_found_and_says_whether_it_is_pending():
     pending = ask(node, "get_transaction", {"id": id_of(node, wire)})
     unknown = ask(node, "get_proof", {"id": "ab" * 32})
 
-    expected = {"kind": "not_found", "id": id_of(node, wire), "pending": True, "height": 0}
-    assert pending["data"] == expected
-    assert unknown["data"] == {
-        "kind": "not_found", "id": "ab" * 32, "pending": False, "height": 0,
-    }  # fmt: skip
+    common = {"kind": "not_found", "height": 0, "lowest": 1}
+    assert pending["data"] == {**common, "id": id_of(node, wire), "pending": True}
+    assert unknown["data"] == {**common, "id": "ab" * 32, "pending": False}
     assert "pending here" in pending["message"]
 
 
