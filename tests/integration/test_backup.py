@@ -13,6 +13,7 @@ import trio
 
 from ledger.errors import Reason, Rejected, StoreDamagedError, UnavailableError
 from ledger.store import archive_files
+from ledger.store.blocks import BlockStore
 from node import backup_channel, restore
 from node.backup import create_backup
 from node.backup_channel import BackupChannel
@@ -233,6 +234,28 @@ def test_no_more_backups_than_the_limit_run_at_once(data, tmp_path, monkeypatch)
             assert link.recv(1)
         with pytest.raises(UnavailableError, match="it serves others"):
             create_backup(tmp_path / "b", data, GENESIS, NOW_MS, quiet)
+
+
+class Pruned(Running):
+    """It begins later."""
+
+    async def _serve(self, blocks):
+        blocks.first = 4
+        await super()._serve(blocks)
+
+
+def test_a_node_without_its_first_blocks_is_refused(data, tmp_path, monkeypatch):
+    opened = BlockStore.__init__
+
+    def open_pruned(blocks, *stores):
+        opened(blocks, *stores)
+        blocks.first = 4
+
+    with Pruned(data), pytest.raises(Rejected, match=r"pruned: .*whole chain.*lowest=4"):
+        create_backup(tmp_path / "running", data, GENESIS, NOW_MS, quiet)
+    monkeypatch.setattr(BlockStore, "__init__", open_pruned)
+    with pytest.raises(Rejected, match=r"pruned: .*whole chain.*lowest=4"):
+        create_backup(tmp_path / "stopped", data, GENESIS, NOW_MS, quiet)
 
 
 def test_a_node_of_another_chain_is_refused(data, tmp_path):

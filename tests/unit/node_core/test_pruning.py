@@ -10,6 +10,8 @@ from ledger.store.bodies import BodyFiles
 from ledger.store.memory import MemoryBodies
 from node import limits
 from node.batches import BatchPool
+from node.light import LightQueries
+from node.proofs import Proofs
 from node.pruning import Pruning
 from node.queries import Queries
 from node.scrub import Scrub
@@ -78,6 +80,30 @@ def test_the_newest_blocks_stay_and_the_rest_is_named():
         header = BLOCK.decode(whole.blocks.block(height).block).header
         assert chain.blocks.decided(height).header == header
         assert HEADER.decode(header).height == height
+
+
+def test_what_is_kept_of_a_pruned_height_proves_and_what_is_gone_is_named():
+    whole, chain = long_chain(), pruned(long_chain())
+    first, tip = chain.blocks.first, chain.tip.height
+    light, proofs = LightQueries(chain.writer), Proofs(Queries(chain.writer))
+    old = make_transaction(register(3), 3).id
+    for ask, *what in (
+        (light.batches, first - 1, 0),
+        (light.receipts, first - 1, 0),
+        (proofs.receipt, old),
+        (proofs.transaction, old),
+    ):
+        with pytest.raises(Rejected, match=f"pruned: .*lowest={first}"):
+            trio.run(ask, *what)
+    complete = Proofs(Queries(whole.writer))
+    assert trio.run(light.headers, 1, tip) == trio.run(LightQueries(whole.writer).headers, 1, tip)
+    for height in (1, first - 1, first, tip - 1):
+        assert proofs.header(height, None) == complete.header(height, None)
+    assert proofs.history(1, None) == complete.history(1, None)
+    everything = ("emr", 0, 1, tip - 1, None)
+    assert trio.run(proofs.completeness, *everything) == trio.run(
+        complete.completeness, *everything
+    )
 
 
 def test_a_pruned_chain_goes_on_and_orders_no_batch_twice():
