@@ -27,6 +27,8 @@ from node.service import FoundBlock, FoundTransaction
 from rpc.limits import STEP_IDS, STEP_ITEMS
 
 Json = dict[str, object]
+VALUE_DEPTH = 16
+"""Lists within lists of an event's values that are shown; no contract nests so deep."""
 
 
 class MethodSource(Protocol):
@@ -208,11 +210,30 @@ def _decoded(schema: Schema[Any], data: bytes) -> object:
 
 
 def event_view(event: Event) -> Json:
-    """An event's values by position: its names stand in the contract's source."""
-    values = cast("object", msgspec.msgpack.decode(event.data))
+    """An event's values by position: its names stand in the contract's source.
+
+    They are null where the data are no record: a receipt may be certified and hold such data.
+    """
     return {
         "contract": event.contract,
         "name": event.name,
-        "values": to_json(values),
+        "values": to_json(_values(event.data)),
         "data": event.data.hex(),
     }
+
+
+def _values(data: bytes) -> object:
+    try:
+        found = cast("object", msgspec.msgpack.decode(data))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    is_record = isinstance(found, list) and _is_plain(cast("object", found), VALUE_DEPTH)
+    return found if is_record else None
+
+
+def _is_plain(value: object, depth: int) -> bool:
+    """Whether records are made of such values."""
+    if isinstance(value, list):
+        items = cast("list[object]", value)
+        return depth > 0 and all(_is_plain(item, depth - 1) for item in items)
+    return value is None or isinstance(value, bytes | str | int)
