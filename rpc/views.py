@@ -227,8 +227,10 @@ def _values(data: bytes) -> object:
         found = cast("object", msgspec.msgpack.decode(data))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    is_record = isinstance(found, list) and _is_plain(cast("object", found), VALUE_DEPTH)
-    return found if is_record else None
+    if type(found) is not list:
+        return None
+    values = cast("list[object]", found)
+    return values if _is_plain(values, VALUE_DEPTH) else None
 
 
 def _is_plain(value: object, depth: int) -> bool:
