@@ -149,7 +149,7 @@ QUESTIONS = {
 }
 UNREAD = {
     "getinfo": {"chain_id", "node", "version", "transactions", "operations", "pending", "mode",
-                "peers", "syncing", "extra"},
+                "lowest", "peers", "syncing", "extra"},
     "send_transactions": {"height", "extra"},
 }  # fmt: skip
 """Members that no answer of the client holds: whatever a node says there reaches nobody."""
