@@ -93,7 +93,8 @@ class Checker:
         self._proven: dict[tuple[CommitCertificate, Members], bool] = {}
         self._reported: dict[int, int] = {}
         self._room: dict[int, tuple[int, int, int]] = {}
-        self._round_limits: dict[int, int] | None = None
+        self._round_limits: dict[int, int] = {}
+        self._owed_from: int | None = None
 
     @property
     def decided(self) -> int:
@@ -185,7 +186,8 @@ class Checker:
         proposers = chain.proposers(height + 1)
         if self._proposers.setdefault(height + 1, proposers) != proposers:
             raise Violation(f"node {node} has other proposers for height {height + 1}")
-        if self._round_limits is not None and certificate.round > self.round_limit(height):
+        is_owed = self._owed_from is not None and height >= self._owed_from
+        if is_owed and certificate.round > self.round_limit(height):
             raise Violation(f"height {height} took until round {certificate.round}")
 
     def _check_state(self, node: int, body: Body, chain: Chain) -> None:
@@ -264,13 +266,15 @@ class Checker:
         """From now on links are good. `rounds` is the highest round of a correct node, by height.
 
         A height needs f + 2 rounds after the first whose timeouts exceed 2 * Delta and which all
-        correct nodes enter together: one after the round the first of them is in.
+        correct nodes enter together: one after the round the first of them is in. What was decided
+        before, in whatever round, may reach a node that was down as late as it likes.
         """
+        self._owed_from = self.decided + 1
         self._round_limits = {
             height: max(highest + 1, SLOW_ROUND) for height, highest in rounds.items()
         }
 
     def round_limit(self, height: int) -> int:
         """The last round in which a height may be decided after the faults ended."""
-        first = (self._round_limits or {}).get(height, SLOW_ROUND)
+        first = self._round_limits.get(height, SLOW_ROUND)
         return first + faults_in(self.members(height)) + 2
