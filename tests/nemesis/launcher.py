@@ -87,7 +87,7 @@ POINTS = {
     "core.step": Point("consensus.core:Core.step"),
     "sync.append": Point("node.driver:append_synced"),
     "answer.wake": Point("node.node:RunningNode._on_block"),
-    "answer.form": Point("rpc.methods:_committed"),
+    "answer.form": Point("rpc.methods:sent_view"),
     "answer.send": Point(
         "rpc.http:_Connection._send", lambda _connection, data: b'"block_height"' in data
     ),
