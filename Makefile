@@ -40,7 +40,8 @@ explore: setup
 	$(BIN)/pytest -q -n 2 tests/simulation tests/crash tests/twins tests/byzzfuzz tests/mutants tests/node_simulation
 
 slow: setup
-	$(BIN)/pytest -q tests/integration tests/e2e tests/nemesis
+	$(BIN)/pytest -q -n 2 tests/integration tests/e2e --ignore tests/e2e/test_speed_guard.py
+	$(BIN)/pytest -q tests/e2e/test_speed_guard.py tests/nemesis
 
 simulate: setup
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --first $(FIRST)
