@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
+from bench.state import results_of
 from genesis.networks import development_network, read_genesis
 from ledger.block import Header, empty_root
 from ledger.codec import encode
@@ -22,7 +23,7 @@ from ledger.history import EMPTY_FRONTIER
 from ledger.ids import BlockHash
 from ledger.light.trust import LightBlock
 from ledger.membership import ValidatorHistory
-from ledger.replay import CommittedWindow, ReplayBlock
+from ledger.replay import CommittedWindow
 from ledger.snapshot import Base, SnapshotHead
 from ledger.state import LogEntry, LogWrite, WriteSet, namespace_prefix
 from ledger.state_root import state_root
@@ -32,7 +33,7 @@ from ledger.store.join_plan import JoinPlan
 from ledger.store.joined import JoinedState
 from ledger.store.leveldb import LevelStore
 from ledger.store.memory import MemoryBodies, MemoryStore
-from ledger.store.results import BlockResults, StateStore, StateTip
+from ledger.store.results import StateStore
 from ledger.store.snapshot_source import SnapshotSource, Steps
 from ledger.transaction import Chain
 from node.clock import SystemClock
@@ -68,20 +69,7 @@ def _fill(store: StateStore, chain: Chain, keys: int) -> Base:
     tree, newest = StateTree(digest, store), 0
     for height, writes in enumerate(_blocks(keys)):
         changes, newest = tree.apply(height, writes), height
-        tip = StateTip(
-            height=height,
-            block_hash=nothing,
-            time=1,
-            state_root=changes.state_root,
-            receipts_root=empty,
-            replay_root=replay_root,
-            history=EMPTY_FRONTIER,
-            must_follow=False,
-            transactions=0,
-            operations=0,
-        )
-        replay = ReplayBlock(height, 1, ())
-        store.commit(BlockResults(tip, writes, (), (), changes, (), replay))
+        store.commit(results_of(height, writes, changes, replay_root))
     stored = store.writes(newest)
     roots = stored.namespaces_root, stored.writes_root
     header = Header(

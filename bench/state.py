@@ -46,27 +46,30 @@ class _Chain:
         start = time.process_time_ns()
         changes = self.tree.apply(self.height, writes)
         middle = time.process_time_ns()
-        self.store.commit(_results(self.height, writes, changes))
+        self.store.commit(results_of(self.height, writes, changes))
         self.tree_us += (middle - start) / 1_000
         self.store_us += (time.process_time_ns() - middle) / 1_000
         self.state_root = changes.state_root
 
 
-def _results(height: int, writes: WriteSet, changes: TreeChanges) -> BlockResults:
+def results_of(
+    height: int, writes: WriteSet, changes: TreeChanges, replay_root: bytes = bytes(32)
+) -> BlockResults:
+    """What a block without transactions leaves that wrote this."""
     nothing = bytes(32)
     tip = StateTip(
         height=height,
         block_hash=nothing,
-        time=height,
+        time=1,
         state_root=changes.state_root,
         receipts_root=nothing,
-        replay_root=nothing,
+        replay_root=replay_root,
         history=EMPTY_FRONTIER,
         must_follow=False,
         transactions=0,
         operations=0,
     )
-    return BlockResults(tip, writes, (), (), changes, (), ReplayBlock(height, height, ()))
+    return BlockResults(tip, writes, (), (), changes, (), ReplayBlock(height, 1, ()))
 
 
 def _key(number: int) -> bytes:

@@ -33,7 +33,17 @@ from ledger.light.trust import (
 )
 from ledger.merkle import Digest, head_from_path, sized_root, tree_head
 from ledger.replay import ENTRIES_TAG, SPAN_MS, CommittedWindow, NamespaceEntries, ReplayBlock
-from ledger.sparse import CHILDREN, Child, Leaf, SparseTree, TreeNode, hash_of, make_leaf, place_of
+from ledger.sparse import (
+    CHILDREN,
+    Child,
+    KeptNodes,
+    Leaf,
+    SparseTree,
+    TreeNode,
+    hash_of,
+    make_leaf,
+    place_of,
+)
 from ledger.state import LogEntry
 from ledger.state_root import LOG, LOG_HEAD, MAP, LogHead, log_leaves, state_root, value_digest
 from ledger.store.blocks import DecidedHeader
@@ -239,25 +249,6 @@ def kept_headers(base: Base, suite: CryptoSuite) -> list[tuple[int, BlockHash, D
         (height, block_hash(decided.header, suite), decided)
         for height, decided in sorted(found.items())
     ]
-
-
-class KeptNodes:
-    """The nodes of a small tree; implements `ledger.sparse.NodeStore`."""
-
-    def __init__(self) -> None:
-        self.nodes: dict[str, TreeNode] = {}
-
-    def get(self, place: str, /) -> TreeNode:
-        """A node that was put."""
-        return self.nodes[place]
-
-    def put(self, place: str, node: TreeNode, /) -> None:
-        """Keep a node."""
-        self.nodes[place] = node
-
-    def drop(self, place: str, /) -> None:
-        """Forget a node."""
-        self.nodes.pop(place, None)
 
 
 def check_namespaces(digest: Digest, base: Base, data: bytes) -> list[tuple[bytes, Child]]:

@@ -74,6 +74,25 @@ class NodeStore(NodeReader, Protocol):
         ...
 
 
+class KeptNodes:
+    """The nodes of a small tree in memory; implements `NodeStore`."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, TreeNode] = {}
+
+    def get(self, place: str, /) -> TreeNode:
+        """A node that was put."""
+        return self.nodes[place]
+
+    def put(self, place: str, node: TreeNode, /) -> None:
+        """Keep a node."""
+        self.nodes[place] = node
+
+    def drop(self, place: str, /) -> None:
+        """Forget a node."""
+        self.nodes.pop(place, None)
+
+
 Change = tuple[str, bytes | None]
 """The place of a key and the digest of its new value; None deletes."""
 

@@ -19,7 +19,7 @@ from ledger.history import EMPTY_FRONTIER
 from ledger.ids import Hash
 from ledger.limits import MIB
 from ledger.merkle import Digest
-from ledger.sparse import Change, Child, SparseTree, TreeNode, hash_of, place_of
+from ledger.sparse import Change, Child, KeptNodes, SparseTree, TreeNode, hash_of, place_of
 from ledger.sparse_proof import StatePath, prove, root_of_path
 from ledger.state import WriteSet
 from ledger.state_root import (
@@ -116,7 +116,7 @@ class _Version:
     values: dict[bytes, bytes | None] = field(default_factory=dict[bytes, bytes | None])
     logs: dict[bytes, LogTip | None] = field(default_factory=dict[bytes, LogTip | None])
     size_bytes: int = 0
-    over: "tuple[_MapNodes, Child] | None" = None
+    over: "tuple[KeptNodes, Child] | None" = None
     """The tree over the namespaces of this height, once somebody asked for it."""
 
 
@@ -201,22 +201,6 @@ def proved_digest(
     raise StoreDamagedError(Store.STATE, where, f"the way to {place} does not lead from the root")
 
 
-class _MapNodes:
-    """The nodes of the tree over all namespaces; small, and made anew at the start."""
-
-    def __init__(self) -> None:
-        self._nodes: dict[Digits, TreeNode] = {}
-
-    def get(self, place: Digits, /) -> TreeNode:
-        return self._nodes[place]
-
-    def put(self, place: Digits, node: TreeNode, /) -> None:
-        self._nodes[place] = node
-
-    def drop(self, place: Digits, /) -> None:
-        self._nodes.pop(place, None)
-
-
 class StateTree:
     """All trees of a state. The store behind `reader` follows by what `apply` returns."""
 
@@ -226,7 +210,7 @@ class StateTree:
         self._reader = reader
         self._nodes: dict[Namespace, _Nodes] = {}
         self._trees: dict[Namespace, SparseTree] = {}
-        self._namespaces = SparseTree(digest, _MapNodes())
+        self._namespaces = SparseTree(digest, KeptNodes())
         self._tips: dict[bytes, LogTip | None] = {}
         self._versions: deque[_Version] = deque()
         self._version_bytes = 0
@@ -412,7 +396,7 @@ class StateView:
         """The root of a namespace's tree, and the path that shows it."""
         over = self._version.over
         if over is None:
-            nodes = _MapNodes()
+            nodes = KeptNodes()
             tree = SparseTree(self._digest, nodes)
             roots = {name: self._root(name) for name in self._tree.namespaces()}
             found = _over_namespaces(self._digest, roots)

@@ -41,6 +41,16 @@ class ChainWriter:
         self._demotions: Demotions = ()
         self._demotions_before: Demotions = ()
         self._listeners: list[Callable[[DecidedBlock], None]] = []
+        # The time of the block after which a store that joined begins.
+        self._began = self._time_of_origin()
+
+    def _time_of_origin(self) -> int | None:
+        """None where the chain is held from its first block on.  Raises: StoreDamagedError."""
+        origin = self.blocks.origin
+        decided = self.blocks.decided(origin) if origin else None
+        if origin and decided is None:
+            raise StoreDamagedError(Store.BLOCKS, f"height {origin}", "its header is missing")
+        return None if decided is None else HEADER.decode(decided.header).time
 
     @property
     def tip(self) -> Tip:
@@ -242,12 +252,9 @@ class ChainWriter:
         Then each of its transactions was executed, so that it is remembered and not found here, or
         had expired. Always false on a node that holds its chain from the first block on.
         """
-        origin, state = self.blocks.origin, self.executor.state
-        if not origin:
+        began, state = self._began, self.executor.state
+        if began is None:
             return False
-        decided = self.blocks.decided(origin)
-        invariant(decided is not None, "the header of the origin is kept")
-        began = HEADER.decode(decided.header).time  # pyright: ignore[reportOptionalMemberAccess]
         for transaction in batch.transactions:
             valid_until = transaction.body.valid_until
             is_known = self.executor.window.seen(transaction.id, valid_until)

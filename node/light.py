@@ -12,10 +12,9 @@ import trio
 from ledger.block import BLOCK, HEADER
 from ledger.codec import encode
 from ledger.errors import InvariantError
-from ledger.ids import Hash
 from ledger.light.history import prove_extension, prove_old_header
 from ledger.light.trust import LightBlock
-from ledger.store.results import StateStore
+from ledger.store.results import HistoryNodes
 from ledger.validators import ValidatorSet
 from node import limits
 from node.chain_writer import ChainWriter
@@ -46,23 +45,12 @@ class ReceiptsPage:
     receipts: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _History:
-    """The history log of the state store, as `ledger/history.py` reads it."""
-
-    state: StateStore
-
-    def get(self, level: int, index: int, /) -> Hash:
-        """The hash of a complete node."""
-        return self.state.history_node(level, index)
-
-
 class LightQueries:
     """Reads over the executed chain. Heights that are asked for must be executed, from 1 on."""
 
     def __init__(self, writer: ChainWriter) -> None:
         self._writer = writer
-        self._history = _History(writer.executor.state)
+        self._history = HistoryNodes(writer.executor.state)
 
     async def headers(self, first: int, count: int) -> list[bytes]:
         """Light blocks of heights from `first` on: at least one, at most `count`."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from enum import StrEnum, unique
 
-from node.backup_messages import BACKUP_PHRASES
-from node.light_messages import LIGHT
+from node.backup_phrases import BACKUP_PHRASES
+from node.light_phrases import LIGHT_PHRASES
 from node.phrase import Phrase
 from node.proof_phrases import PROOF_PHRASES
 
@@ -449,5 +449,5 @@ PHRASES: Mapping[str, Phrase] = {
     # ---- proofs ----
     **PROOF_PHRASES,
     # ---- light client ----
-    **LIGHT,
+    **LIGHT_PHRASES,
 }

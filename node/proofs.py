@@ -35,7 +35,7 @@ from ledger.receipts import RECEIPT
 from ledger.state import LogEntry, LogWrite, namespace_prefix
 from ledger.state_root import BLOCKS_LOG
 from ledger.state_tree import StateView
-from ledger.store.results import CompletedNodes, Locator, StateStore
+from ledger.store.results import CompletedNodes, HistoryNodes, Locator, StateStore
 from ledger.transaction import first_operation_id
 from node.queries import Queries
 from node.steps import in_steps
@@ -58,13 +58,13 @@ class Proofs:
         self._trees: dict[int, ReceiptTrees] = {}
         self._logs = _KeptLogs()
 
-    def state(self, collection: Collection, key: bytes, height: int | None) -> StateDocument:
+    async def state(self, collection: Collection, key: bytes, height: int | None) -> StateDocument:
         """The value of a key of a map after a block, of the newest provable one by default.
 
         Raises: UnavailableError for a height without a next header, or no longer held.
         Cost: two to five nodes from the store, one step.
         """
-        view, anchor = self._view(height)
+        view, anchor = await self._view(height)
         return prove_state(view, self._digest, collection, key, anchor)
 
     async def log(
@@ -78,7 +78,7 @@ class Proofs:
         if stop - first > LOG_PROOF_ENTRIES:
             detail = f"a proof shows {LOG_PROOF_ENTRIES} entries; ask for fewer at a time"
             raise Rejected(Reason.TOO_LARGE, detail, entries=stop - first)
-        view, anchor = self._view(height)
+        view, anchor = await self._view(height)
         reader = self._log(collection.prefix + collection.path)
         return await in_steps(prove_log(view, self._digest, collection, reader, positions, anchor))
 
@@ -92,7 +92,7 @@ class Proofs:
         """
         if not is_named(self._queries.writer.genesis, module, level):
             raise Rejected(Reason.UNKNOWN_NAMESPACE, module=module, level=level)
-        view, anchor = self._view(height)
+        view, anchor = await self._view(height)
         if not start <= stop <= view.height:
             raise UnavailableError(
                 f"heights {start} to {stop} are no range up to height {view.height}, the newest "
@@ -114,7 +114,7 @@ class Proofs:
 
     async def _receipt(self, any_id: bytes, place: Locator) -> ReceiptDocument:
         self._queries.writer.require_held(place.height)
-        anchor = self._anchor(place.height + 1)
+        anchor = await self._anchor(place.height + 1)
         trees = self._trees.get(place.height)
         if trees is None:
             results = self._queries.receipts_at(place.height)
@@ -144,28 +144,28 @@ class Proofs:
         receipt = await self._receipt(any_id, place)
         return prove_transaction(receipt, transaction.wire, place.operation)
 
-    def header(self, height: int, under: int | None) -> HeaderDocument:
+    async def header(self, height: int, under: int | None) -> HeaderDocument:
         """The header of a height under that of a later one, the newest by default.
 
         Raises: UnavailableError for a height that is not there, or not below the later one.
         """
         upper = self._height if under is None else under
-        anchor = self._anchor(upper)
+        anchor = await self._anchor(upper)
         if not 1 <= height < upper:
             raise UnavailableError(f"height {height} is not one from 1 to below height {upper}")
         header = self._queries.writer.decided(height).header
-        return prove_header(header, _StoredHistory(self._state), self._digest, anchor)
+        return prove_header(header, HistoryNodes(self._state), self._digest, anchor)
 
-    def history(self, size: int, under: int | None) -> HistoryDocument:
+    async def history(self, size: int, under: int | None) -> HistoryDocument:
         """The history of a height as the beginning of that of a later one, the newest by default.
 
         Raises: UnavailableError for a height that is not there, or above the later one.
         """
         upper = self._height if under is None else under
-        anchor = self._anchor(upper)
+        anchor = await self._anchor(upper)
         if not 1 <= size <= upper:
             raise UnavailableError(f"height {size} is not one from 1 to height {upper}")
-        return prove_history(size, _StoredHistory(self._state), self._digest, anchor)
+        return prove_history(size, HistoryNodes(self._state), self._digest, anchor)
 
     @property
     def _state(self) -> StateStore:
@@ -178,15 +178,15 @@ class Proofs:
     def _log(self, name: bytes) -> "_StoredLog":
         return _StoredLog(self._state, name, self._logs)
 
-    def _view(self, height: int | None) -> tuple[StateView, Anchor]:
+    async def _view(self, height: int | None) -> tuple[StateView, Anchor]:
         """The state after a height, and the anchor at the next one, which holds its root."""
         wanted = self._height - 1 if height is None else height
         if wanted < 0:
             raise UnavailableError("the chain has no block yet, so no header holds a state root")
-        anchor = self._anchor(wanted + 1)
+        anchor = await self._anchor(wanted + 1)
         return self._queries.writer.executor.view(wanted), anchor
 
-    def _anchor(self, height: int) -> Anchor:
+    async def _anchor(self, height: int) -> Anchor:
         """The anchor at a height, kept for the next question: it is often about the same one.
 
         Raises: UnavailableError when there is no such header yet.
@@ -199,7 +199,7 @@ class Proofs:
         anchor = self._anchors.get(height)
         if anchor is None:
             found = self._queries.writer.decided(height)
-            changes = self._queries.changes(height)
+            changes = await self._queries.changes(height)
             anchor = make_anchor(found.header, found.certificate, changes)
             _keep(self._anchors, height, anchor)
         return anchor
@@ -260,13 +260,3 @@ class _StoredLog:
             nodes = self._state.log_nodes_holding(self._log, last)
             _keep(self._kept.nodes, self._log, nodes)
         return nodes.node(level, index) or self._state.log_node(self._log, level, index)
-
-
-class _StoredHistory:
-    """The history of block hashes; implements `ledger.history.NodeReader`."""
-
-    def __init__(self, state: StateStore) -> None:
-        self._state = state
-
-    def get(self, level: int, index: int, /) -> bytes:
-        return self._state.history_node(level, index)

@@ -14,7 +14,7 @@ from contracts.interface import SYSTEM_MODULE, BlockContext, Method, Revert
 from ledger.batch import Batch, decode_batch
 from ledger.block import BLOCK, HEADER, block_hash
 from ledger.codec import Record
-from ledger.errors import InvariantError, Reason, Rejected, UnavailableError, invariant
+from ledger.errors import InvariantError, Reason, Rejected, UnavailableError
 from ledger.ids import TransactionId
 from ledger.proof import Proof, RegistrationProof, anchored
 from ledger.receipts import RECEIPT, Receipt, Status
@@ -41,6 +41,8 @@ class Queries:
         self._recent: dict[int, FoundBlock] = {}
         self._read: dict[int, FoundBlock] = {}
         self._results: dict[int, tuple[NamespaceResult, ...]] = {}
+        # Never another once it is decided; about 5 KB for fifteen validators.
+        self._changes: dict[int, ValidatorChange] = {}
         writer.on_block(self._on_block)
 
     def _on_block(self, block: DecidedBlock) -> None:
@@ -190,17 +192,20 @@ class Queries:
             next_header=following.header_bytes,
             next_certificate=following.certificate,
         )
-        return anchored(await in_steps(build), self.changes(locator.height + 1))
+        return anchored(await in_steps(build), await self.changes(locator.height + 1))
 
-    def changes(self, height: int) -> list[ValidatorChange]:
+    async def changes(self, height: int) -> list[ValidatorChange]:
         """Every change of the validators up to a height, from the newest block before it held."""
         history = self.writer.history
         found: list[ValidatorChange] = []
-        for first in history.changes(height):
-            kept = self.writer.blocks.decided(first - 1)
-            invariant(kept is not None, "the header of every change is kept")
-            if kept is not None:
-                found.append(describe_change(kept.header, kept.certificate, history.at(first)))
+        for first in await in_steps(history.changes_steps(0, height)):
+            change = self._changes.get(first)
+            if change is None:
+                kept = self.writer.decided(first - 1)
+                change = describe_change(kept.header, kept.certificate, history.at(first))
+                self._changes[first] = change
+                await trio.lowlevel.checkpoint()
+            found.append(change)
         return found
 
     def read(

@@ -55,7 +55,7 @@ from ledger.state_root import (
 )
 from ledger.state_tree import proved_digest
 from ledger.store.blocks import BlockStore
-from ledger.store.results import Locator, NamespaceResult, StateStore, pack_rows
+from ledger.store.results import HistoryNodes, Locator, NamespaceResult, StateStore, pack_rows
 from ledger.transaction import Chain, Transaction, operation_ids, parse_transaction
 from ledger.validators import ValidatorSet
 from ledger.votes import CERTIFICATE, Certificate, verify_certificate
@@ -70,16 +70,6 @@ class _Committed:
     state_root: bytes
     receipts_root: bytes
     history_root: bytes
-
-
-class _Nodes:
-    """The stored nodes of the history, as `ledger.history` reads them."""
-
-    def __init__(self, state: StateStore) -> None:
-        self._state = state
-
-    def get(self, level: int, index: int, /) -> bytes:
-        return self._state.history_node(level, index)
 
 
 class Scrub:
@@ -408,7 +398,7 @@ class Scrub:
 
     def _history(self, height: int, committed: _Committed) -> None:
         """The nodes that the height completed, and the root over all heights up to it."""
-        nodes, digest = _Nodes(self._state), self._digest
+        nodes, digest = HistoryNodes(self._state), self._digest
         node = leaf_hash(digest, history_entry(self._name(height)))
         level, index = 0, height
         while True:

@@ -26,7 +26,7 @@ from ledger.state_root import (
 )
 from ledger.state_tree import proved_digest
 from ledger.store.blocks import BlockStore, DecidedHeader
-from ledger.store.results import StateStore, StoredWrites, pack_rows
+from ledger.store.results import HistoryNodes, StateStore, StoredWrites, pack_rows
 from ledger.transaction import Chain
 from ledger.validators import ValidatorSet
 from ledger.votes import CERTIFICATE, verify_certificate
@@ -61,7 +61,7 @@ class Beginning:
         yield from self._headers()
         found = state_root(self._digest, stored.namespaces_root, stored.writes_root)
         self._require(found == committed_state, "roots are not those of the next header")
-        root = tree_head(_History(self._state), self._digest, self._height + 1)
+        root = tree_head(HistoryNodes(self._state), self._digest, self._height + 1)
         is_same = root.sized_root(self._digest) == committed_history
         self._require(is_same, "history is not that of the next header")
         yield
@@ -170,16 +170,6 @@ class Beginning:
     def _require(self, holds: object, problem: str, store: Store = Store.STATE) -> None:
         if not holds:
             raise self._damaged(problem, store)
-
-
-class _History:
-    """The stored nodes of the history, as `ledger.history` reads them."""
-
-    def __init__(self, state: StateStore) -> None:
-        self._state = state
-
-    def get(self, level: int, index: int, /) -> bytes:
-        return self._state.history_node(level, index)
 
 
 def _split(key: bytes) -> tuple[bytes, bytes]:

@@ -18,6 +18,7 @@ from msgspec import Meta
 from contracts.abi import from_json, to_json
 from contracts.interface import Revert
 from ledger.errors import Rejected, UnavailableError
+from ledger.genesis import Hex32
 from ledger.ids import TransactionId
 from node.service import Committed, FoundBlock, FoundTransaction, NodeService
 from rpc.http import App, Request, Response, front_door
@@ -48,7 +49,6 @@ REVERTED = -32041
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Source: Prometheus exposition formats, text format."""
 
-Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 ShortName = Annotated[str, Meta(max_length=64)]
 """A name is repeated in refusals, so it must not amplify; real ones have 32 characters."""
 Wait = Literal["none", "commit"]

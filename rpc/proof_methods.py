@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from ledger import limits
 from ledger.codec import Document
+from ledger.genesis import Hex32
 from ledger.ids import Level, Name
 from ledger.proofs.completeness import COMPLETENESS_BLOCKS
 from ledger.proofs.family import document_json
@@ -22,7 +23,6 @@ from node.service import NodeService
 from rpc.jsonrpc import Context, Method
 from rpc.refusals import unknown_id
 
-Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Height = Annotated[int, Meta(ge=0, le=JSON_INT_MAX)]
 
 
@@ -130,7 +130,7 @@ class ProofMethods:
         """A value of a map, or its absence."""
         collection = Collection(params.module, params.level, params.contract, params.map)
         key = bytes.fromhex(params.key)
-        return _answer(self._service.proofs.state(collection, key, params.height))
+        return _answer(await self._service.proofs.state(collection, key, params.height))
 
     async def log(self, params: LogParams, _context: Context) -> msgspec.Raw:
         """The head of a log and entries of it."""
@@ -164,11 +164,11 @@ class ProofMethods:
 
     async def header(self, params: PastParams, _context: Context) -> msgspec.Raw:
         """An old header under a later one."""
-        return _answer(self._service.proofs.header(params.height, params.under))
+        return _answer(await self._service.proofs.header(params.height, params.under))
 
     async def history(self, params: PastParams, _context: Context) -> msgspec.Raw:
         """An old history as the beginning of a later one."""
-        return _answer(self._service.proofs.history(params.height, params.under))
+        return _answer(await self._service.proofs.history(params.height, params.under))
 
     def _found(self, document: Document | None, any_id: str) -> msgspec.Raw:
         if document is None:

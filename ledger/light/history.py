@@ -7,6 +7,7 @@ believe the sets of an old header; it is known, and vouches for nothing.
 Source: RFC 6962 section 2.1; docs/format.md section 8; docs/decisions/0035-light-client.md.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -80,12 +81,19 @@ def verify_old_header(proof: OldHeader, trusted: TrustedHeader, chain: Chain) ->
     The trust period does not matter: what was believed in time commits to its past for ever.
     Raises: Rejected.  Cost: one hash for each step.
     """
-    header = HEADER.decode(proof.header)
-    found = block_hash(proof.header, chain.suite)
-    root = root_from_path(
-        chain.suite.digest, history_entry(found), header.height, trusted.height, proof.path
-    )
-    if root != _history_root(trusted):
+    return known_header(proof.header, proof.path, trusted.height, _history_root(trusted), chain)
+
+
+def known_header(
+    data: bytes, path: Sequence[bytes], size: int, history_root: bytes, chain: Chain
+) -> KnownHeader:
+    """The header of these bytes, which stands in the history of `size` heights with this root.
+
+    Raises: Rejected.  Cost: one hash for each step.
+    """
+    header, found = HEADER.decode(data), block_hash(data, chain.suite)
+    entry = history_entry(found)
+    if root_from_path(chain.suite.digest, entry, header.height, size, path) != history_root:
         raise Rejected(Reason.BAD_PROOF, "not in the history", height=header.height)
     return KnownHeader(header, found)
 

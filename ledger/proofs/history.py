@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from ledger import limits
-from ledger.block import HEADER, Header, block_hash
+from ledger.block import HEADER, Header
 from ledger.codec import Document
 from ledger.data_index import Hex32
 from ledger.errors import Reason, Rejected
@@ -22,12 +22,12 @@ from ledger.history import (
     TreeHead,
     consistency_path,
     extended_head,
-    history_entry,
     inclusion_path,
     tree_head,
 )
 from ledger.ids import BlockHash
-from ledger.merkle import Digest, root_from_path
+from ledger.light.history import known_header
+from ledger.merkle import Digest
 from ledger.proofs.anchor import Anchor, Certified, Trust, verify_anchor
 from ledger.proofs.log import JsonSize
 from ledger.succession import Hex, check_header_chain
@@ -106,16 +106,13 @@ def verify_header(document: HeaderDocument, trust: Trust) -> HeaderFact:
     Raises: Rejected.  Cost: the anchor, and a hash for each step.
     """
     certified, chain = verify_anchor(document.anchor, trust), trust.chain
-    data = bytes.fromhex(document.header)
-    header = HEADER.decode(data)
-    check_header_chain(header, chain)
-    named = block_hash(data, chain.suite)
     path = tuple(bytes.fromhex(item) for item in document.path)
-    size, entry = certified.header.height, history_entry(named)
-    root = root_from_path(chain.suite.digest, entry, header.height, size, path)
-    if root != certified.header.history_root:
-        raise Rejected(Reason.BAD_PROOF, "not in the history", height=header.height)
-    return HeaderFact(certified, header, named)
+    above = certified.header
+    known = known_header(
+        bytes.fromhex(document.header), path, above.height, above.history_root, chain
+    )
+    check_header_chain(known.header, chain)
+    return HeaderFact(certified, known.header, known.hash)
 
 
 def verify_history(document: HistoryDocument, trust: Trust) -> HistoryFact:

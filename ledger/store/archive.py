@@ -19,8 +19,10 @@ from ledger.batch import batch_digest, decode_batch
 from ledger.block import BLOCK, HEADER, block_hash
 from ledger.codec import Document, encode
 from ledger.errors import Reason, Rejected
+from ledger.genesis import Hex32
 from ledger.limits import MIB
 from ledger.store.blocks import STORED_BLOCK, STORED_BLOCK_BYTES, BlockStore, StoredBlock
+from ledger.succession import Hex
 from ledger.transaction import Chain
 from ledger.votes import CERTIFICATE
 
@@ -33,8 +35,6 @@ MANIFEST_BYTES = 16 * MIB
 """65,536 chunks of 200 bytes each, and the tip."""
 LENGTH_BYTES = 4
 
-_Hex = Annotated[str, Meta(pattern=r"^([0-9a-f]{2})*\Z")]
-_Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _Positive = Annotated[int, Meta(ge=1)]
 _Count = Annotated[int, Meta(ge=0)]
 
@@ -44,7 +44,7 @@ class Chunk(Document, frozen=True):
 
     file: str
     size: _Positive
-    sha256: _Hash
+    sha256: Hex32
     first_height: _Positive
     last_height: _Positive
     batches: _Count
@@ -59,12 +59,12 @@ class Manifest(Document, frozen=True):
 
     format: Literal["kanglian-backup/1"]
     chain_name: str
-    genesis_hash: _Hash
+    genesis_hash: Hex32
     group: _Count
     height: _Positive
-    block_hash: _Hash
-    header: _Hex
-    certificate: _Hex
+    block_hash: Hex32
+    header: Hex
+    certificate: Hex
     created_ms: _Count
     chunks: Annotated[tuple[Chunk, ...], Meta(min_length=1, max_length=CHUNKS)]
     sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]

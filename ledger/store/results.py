@@ -418,6 +418,17 @@ class StateStore:
         self._store.close()
 
 
+class HistoryNodes:
+    """The history of block hashes as a store keeps it; implements `ledger.history.NodeReader`."""
+
+    def __init__(self, state: StateStore) -> None:
+        self._state = state
+
+    def get(self, level: int, index: int, /) -> bytes:
+        """The hash of a complete node. Raises: StoreDamagedError."""
+        return self._state.history_node(level, index)
+
+
 def first_writes(beginning: int, tip: StateTip) -> list[Write]:
     """What makes records that are complete a store which begins with a height."""
     begins = beginning.to_bytes(8, "big")

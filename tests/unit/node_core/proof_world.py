@@ -74,7 +74,7 @@ class ProofWorld:
         """Before anything stands in a namespace."""
         self.chain.decide()
         self.chain.decide()
-        self.keep("state of nothing", self.proofs.state(SUPERSEDED, bytes(32), None))
+        self.ask("state of nothing", self.proofs.state, SUPERSEDED, bytes(32), None)
         self.ask("log of nothing", self.proofs.log, INDEX, (0, 0), None)
         self.ask("completeness of nothing", self.proofs.completeness, "emr", 0, 1, 1, None)
 
@@ -109,13 +109,15 @@ class ProofWorld:
 
     def _states(self):
         before = self.superseded_height - 1
-        self.keep("state before", self.proofs.state(SUPERSEDED, self.first.id, before))
-        self.keep("state after", self.proofs.state(SUPERSEDED, self.first.id, None))
-        self.keep("state of another key", self.proofs.state(SUPERSEDED, bytes(32), None))
+        self.ask("state before", self.proofs.state, SUPERSEDED, self.first.id, before)
+        self.ask("state after", self.proofs.state, SUPERSEDED, self.first.id, None)
+        self.ask("state of another key", self.proofs.state, SUPERSEDED, bytes(32), None)
         nowhere = Collection("nowhere", 0, "data_index", "superseded")
-        self.keep("state of no namespace", self.proofs.state(nowhere, self.first.id, None))
+        self.keep(
+            "state of no namespace", trio.run(self.proofs.state, nowhere, self.first.id, None)
+        )
         accounts = Collection("system", 0, "accounts", "account")
-        self.keep("state of an account", self.proofs.state(accounts, bytes(32), None))
+        self.ask("state of an account", self.proofs.state, accounts, bytes(32), None)
 
     def _logs(self):
         self.entries = self.chain.state.log_count(b"emr\0\0data_index\0index\0")
@@ -164,10 +166,10 @@ class ProofWorld:
     def _pasts(self):
         top = self.height
         for height in (1, 2, 5, top - 1):
-            self.keep(f"header {height}", self.proofs.header(height, None))
-        self.keep("header under an older one", self.proofs.header(3, 7))
+            self.ask(f"header {height}", self.proofs.header, height, None)
+        self.ask("header under an older one", self.proofs.header, 3, 7)
         for size in (1, 2, 3, 8, top - 1, top):
-            self.keep(f"history {size}", self.proofs.history(size, None))
+            self.ask(f"history {size}", self.proofs.history, size, None)
 
     def _changing(self):
         """Members come and go: the same kinds, led to by changes."""
@@ -175,21 +177,25 @@ class ProofWorld:
         self.nonce = 1_000
         self.register(2)
         self.chain.decide()
-        self.keep("state after one change", self.proofs.state(SUPERSEDED, self.first.id, None))
+        self.keep(
+            "state after one change", trio.run(self.proofs.state, SUPERSEDED, self.first.id, None)
+        )
         govern(self.chain, 600, LEAVE)
         (self.last,) = self.register()
         for _ in range(3):
             self.chain.decide()
         top = self.height
-        self.keep("state after two changes", self.proofs.state(SUPERSEDED, self.first.id, None))
+        self.keep(
+            "state after two changes", trio.run(self.proofs.state, SUPERSEDED, self.first.id, None)
+        )
         self.ask("log after two changes", self.proofs.log, INDEX, (4, 7), None)
         self.ask(
             "completeness after two changes", self.proofs.completeness, "emr", 0, 4, top - 1, None
         )
         self.ask("event after two changes", self.proofs.event, self.last.id, 0)
         self.ask("transaction after two changes", self.proofs.transaction, self.last.id)
-        self.keep("header under two changes", self.proofs.header(4, None))
-        self.keep("history under two changes", self.proofs.history(6, None))
+        self.ask("header under two changes", self.proofs.header, 4, None)
+        self.ask("history under two changes", self.proofs.history, 6, None)
 
 
 class Truth:

@@ -238,7 +238,8 @@ def test_at_any_height_around_changes_of_validators_a_node_joins_and_goes_on():
         assert young.tip == chain.tip
         for number in range(1, chain.tip.height + 3):
             assert young.writer.validators_at(number) == chain.writer.validators_at(number)
-        changes = [Queries(one.writer).changes(chain.tip.height) for one in (young, chain)]
+        top = chain.tip.height
+        changes = [trio.run(Queries(one.writer).changes, top) for one in (young, chain)]
         assert changes[0] == changes[1]
         assert len(changes[0]) == 2
 

@@ -120,9 +120,9 @@ def test_a_header_older_than_allowed_is_stale():
 def test_what_the_node_cannot_prove_is_named():
     proofs, height = WORLD.proofs, WORLD.height
     with pytest.raises(UnavailableError, match=f"needs header {height + 1}"):
-        proofs.state(SUPERSEDED, bytes(32), height)
+        trio.run(proofs.state, SUPERSEDED, bytes(32), height)
     with pytest.raises(UnavailableError, match="cannot be proved any more"):
-        proofs.state(SUPERSEDED, bytes(32), 1)
+        trio.run(proofs.state, SUPERSEDED, bytes(32), 1)
     with pytest.raises(Rejected, match="no such entry"):
         trio.run(proofs.log, INDEX, (0, 99), None)
     with pytest.raises(Rejected, match="at a time"):
@@ -134,5 +134,5 @@ def test_what_the_node_cannot_prove_is_named():
     with pytest.raises(Rejected, match="no such event"):
         trio.run(proofs.event, WORLD.first.id, 1)
     with pytest.raises(UnavailableError, match="below height"):
-        proofs.header(height, None)
+        trio.run(proofs.header, height, None)
     assert trio.run(proofs.receipt, bytes(32)) is None

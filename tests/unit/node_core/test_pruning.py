@@ -14,12 +14,9 @@ from node.light import LightQueries
 from node.proofs import Proofs
 from node.pruning import Pruning
 from node.queries import Queries
-from node.scrub import Scrub
 from node.sync import serve
 from node.wire import BlockRequest
 from tests.unit.node_core.chains import (
-    CHAIN,
-    VALIDATORS,
     LocalChain,
     facts,
     fetched,
@@ -27,6 +24,7 @@ from tests.unit.node_core.chains import (
     make_transaction,
     register,
 )
+from tests.unit.node_core.test_scrub import scrub_all, scrub_of
 
 KEPT = 5
 
@@ -50,16 +48,6 @@ def pruned(chain):
     while pruning.step():
         pass
     return chain
-
-
-def scrub_of(chain):
-    return Scrub(CHAIN, chain.blocks, chain.state, lambda _height: VALIDATORS)
-
-
-def scrub_all(chain):
-    chain.restart()
-    scrub = scrub_of(chain)
-    return sum(1 for height in range(scrub.height + 1) for _ in scrub.check(height))
 
 
 def test_the_newest_blocks_stay_and_the_rest_is_named():
@@ -98,8 +86,8 @@ def test_what_is_kept_of_a_pruned_height_proves_and_what_is_gone_is_named():
     complete = Proofs(Queries(whole.writer))
     assert trio.run(light.headers, 1, tip) == trio.run(LightQueries(whole.writer).headers, 1, tip)
     for height in (1, first - 1, first, tip - 1):
-        assert proofs.header(height, None) == complete.header(height, None)
-    assert proofs.history(1, None) == complete.history(1, None)
+        assert trio.run(proofs.header, height, None) == trio.run(complete.header, height, None)
+    assert trio.run(proofs.history, 1, None) == trio.run(complete.history, 1, None)
     everything = ("emr", 0, 1, tip - 1, None)
     assert trio.run(proofs.completeness, *everything) == trio.run(
         complete.completeness, *everything

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from node.phrase import Phrase
 
-LIGHT: Mapping[str, Phrase] = {
+LIGHT_PHRASES: Mapping[str, Phrase] = {
     "help_light": Phrase(
         "A client that keeps no blocks and believes no node.",
         "轻客户端：不保存区块，也不相信任何节点。",
