@@ -48,7 +48,7 @@ VERIFY_QUEUE_BYTES = 32 * MIB
 """Batches of peers waiting for verification; beyond it their links are read no further."""
 BATCH_DELAY_MS = 10
 """How long the first transaction after a pause waits for company."""
-BATCH_INTERVAL_MS = 100
+BATCH_INTERVAL_MS = 150
 """Under load a batch is made this often: as often as a block is due."""
 BATCH_TARGET_TRANSACTIONS = 250
 """A batch is cut early at this size: 250 signatures are about 10 ms of CPU for a receiver."""
